@@ -1,0 +1,36 @@
+"""Exceptions, by what the caller does next.
+
+    OctedgeError
+    +-- UsageError    the call itself is wrong: correct the arguments             (exit status 2)
+    +-- ScanError     this scan cannot be used: skip it, go on with the others    (exit status 1)
+    +-- ModelError    the model or its engine cannot be used: stop                (exit status 3)
+    +-- OutputError   a result cannot be written (disk full, no permission): stop (exit status 1)
+
+Messages say what was got, what is needed and what to do; they never hold patient data.
+"""
+
+
+class OctedgeError(Exception):
+    """Base of all errors octedge raises on purpose."""
+
+    exit_status = 1
+
+
+class UsageError(OctedgeError):
+    """The call itself is wrong; the message says how to correct it."""
+
+    exit_status = 2
+
+
+class ScanError(OctedgeError):
+    """This scan cannot be used; the message names the file and the reason. Other scans are not affected."""
+
+
+class ModelError(OctedgeError):
+    """The model bundle or its engine cannot be used."""
+
+    exit_status = 3
+
+
+class OutputError(OctedgeError):
+    """A result could not be written; nothing half-written is left behind."""

@@ -1,0 +1,177 @@
+"""Where windows lie and how rows are scaled: pure arithmetic, no pixels in a plan.
+
+A `Windowing` is the rule (how wide, how much overlap, which grid); its `tiling(H, W)` is the fact for one size:
+equal windows whose starts lie on the grid, each column owned by the window with the nearest centre. `split` and
+`stitch` apply a tiling; `stitch(split(x)) == x` for every size. Padding is at the bottom and the right only, so a
+pixel keeps its address.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octedge.errors import UsageError
+
+
+def padded_height(rows: int, grid: int = 1) -> int:
+    """The smallest power of two that holds `rows` rows and is a multiple of `grid` (itself a power of two).
+
+    >>> padded_height(496), padded_height(512), padded_height(885), padded_height(3, grid=16)
+    (512, 512, 1024, 16)
+    """
+    if rows < 1:
+        raise UsageError(f"a B-scan of {rows} rows cannot be padded; at least 1 row is needed")
+    return max(1 << (rows - 1).bit_length(), grid)
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """Windows for one size: N windows of V columns and P rows over an image of H rows and W columns.
+
+    `starts` (N,) first column of each window; `owned` (N + 1,) the columns `owned[n]:owned[n + 1]` of the image
+    come from window n.
+    """
+
+    rows: int
+    columns: int
+    height: int
+    window: int
+    starts: tuple[int, ...]
+    owned: tuple[int, ...]
+
+    @property
+    def computed(self) -> float:
+        """Redundancy: pixels computed per pixel needed."""
+        return len(self.starts) * self.window * self.height / (self.rows * self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Windowing:
+    """The rule: windows of `window` columns, neighbours share at least `overlap` columns, starts on multiples of `grid`.
+
+    `grid` is 2^downs of the network; `window` is a multiple of it. Raises `UsageError` if the rule cannot be kept.
+    """
+
+    window: int
+    overlap: int
+    grid: int
+
+    def __post_init__(self) -> None:
+        if self.grid < 1 or self.grid & (self.grid - 1):
+            raise UsageError(f"grid {self.grid} is not a power of two; use 2^downs of the network")
+        if self.window < self.grid or self.window % self.grid:
+            raise UsageError(f"window {self.window} is not a multiple of the grid {self.grid}; try {-(-self.window // self.grid) * self.grid}")
+        if not 0 <= self.overlap <= self.window - self.grid:
+            raise UsageError(f"overlap {self.overlap} leaves no step of at least {self.grid} columns in a window of {self.window}; use at most {self.window - self.grid}")
+
+    def tiling(self, rows: int, columns: int) -> Tiling:
+        """The windows for an image of `rows` x `columns`; as few as the rule allows, evenly spread.
+
+        An image narrower than one window gets one window of its own width, rounded up to the grid.
+        """
+        return _tiling(self, rows, columns)
+
+
+@lru_cache(maxsize=256)
+def _tiling(rule: Windowing, rows: int, columns: int) -> Tiling:
+    if columns < 1:
+        raise UsageError(f"a B-scan of {columns} columns cannot be tiled; at least 1 column is needed")
+    grid = rule.grid
+    total = -(-columns // grid)  # in grid steps, as are window, slack and step
+    window = min(rule.window // grid, total)
+    slack = total - window
+    step = (rule.window - rule.overlap) // grid
+    gaps = -(-slack // step)
+    starts = tuple(n * slack // gaps * grid for n in range(gaps)) + (slack * grid,) if gaps else (0,)
+    # The border between two owners lies halfway between their centres; a column exactly there goes to the right one.
+    borders = tuple((left + right + window * grid) // 2 for left, right in zip(starts, starts[1:], strict=False))
+    return Tiling(rows, columns, padded_height(rows, grid), window * grid, starts, (0, *borders, columns))
+
+
+def split(image: NDArray, tiling: Tiling) -> NDArray:
+    """Cut (..., H, W) into windows (N, ..., P, V), padded with zeros at the bottom and the right."""
+    _expect(image.shape[-2:], (tiling.rows, tiling.columns), "image")
+    windows = np.zeros((len(tiling.starts), *image.shape[:-2], tiling.height, tiling.window), image.dtype)
+    for window, start in zip(windows, tiling.starts, strict=True):
+        part = image[..., start : start + tiling.window]
+        window[..., : tiling.rows, : part.shape[-1]] = part
+    return windows
+
+
+def stitch(windows: Sequence[NDArray] | NDArray, tiling: Tiling) -> NDArray:
+    """Put windows (N, ..., P, V) back together as (..., H, W): each column from the window that owns it."""
+    _expect((len(windows), *windows[0].shape[-2:]), (len(tiling.starts), tiling.height, tiling.window), "windows")
+    parts = [
+        window[..., : tiling.rows, first - start : last - start]
+        for window, start, first, last in zip(windows, tiling.starts, tiling.owned, tiling.owned[1:], strict=False)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def _expect(got: tuple[int, ...], needed: tuple[int, ...], what: str) -> None:
+    if got != needed:
+        raise UsageError(f"{what} of size {got} given, the tiling is for {needed}; make a tiling for this size")
+
+
+@dataclass(frozen=True, slots=True)
+class AxialRange:
+    """The row spacings a network was trained for, in um per px: from `low` to `high`, most at `nominal`."""
+
+    low: float
+    nominal: float
+    high: float
+
+    def factor(self, axial_um: float | None) -> float:
+        """By which the rows must be scaled: 1 inside the range or for unknown spacing, else `axial_um / nominal`."""
+        if axial_um is None or self.low <= axial_um <= self.high:
+            return 1.0
+        return axial_um / self.nominal
+
+
+def scaled_rows(rows: int, factor: float) -> int:
+    """The number of rows after scaling by `factor`, at least 1."""
+    return max(1, round(rows * factor))
+
+
+def resample_rows(image: NDArray, rows: int) -> NDArray:
+    """Scale (H, W) to (`rows`, W), same type: the mean over the old rows that a new row covers, linear between rows when enlarging."""
+    if rows == image.shape[0]:
+        return image
+    scaled = _row_weights(image.shape[0], rows) @ image.astype(np.float32)
+    return np.rint(scaled).astype(image.dtype) if np.issubdtype(image.dtype, np.integer) else scaled
+
+
+@lru_cache(maxsize=16)
+def _row_weights(old: int, new: int) -> NDArray[np.float32]:
+    """(new, old) weights, each row summing to 1."""
+    width = max(1.0, old / new)
+    centres = (np.arange(new) + 0.5) * old / new
+    if old > new:  # box over the covered interval
+        edges = np.arange(old + 1)
+        low, high = (centres - width / 2)[:, None], (centres + width / 2)[:, None]
+        weights = np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, None)
+    else:  # linear between centres, the nearest row at the border
+        position = np.clip(centres - 0.5, 0, old - 1)[:, None]
+        weights = np.clip(1 - np.abs(np.arange(old) - position), 0, None)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    weights.flags.writeable = False
+    return weights.astype(np.float32)
+
+
+def rows_to_original(depth: NDArray[np.floating], old: int, new: int) -> NDArray[np.float32]:
+    """Map depths measured in the `new` scaled rows back to the `old` ones; row centres are integers, 0 and H stay the edges."""
+    back = (depth + 0.5) * (old / new) - 0.5
+    back = np.where(depth <= 0, 0, np.where(depth >= new, old, np.clip(back, 0, old)))
+    return back.astype(np.float32)
+
+
+def labels_from_surfaces(surfaces: NDArray[np.floating], rows: int) -> NDArray[np.uint8]:
+    """Labels (H, W): the number of surfaces (L, W) at or above each row's centre."""
+    depth = np.arange(rows, dtype=np.float32)[:, None]
+    labels = np.zeros((rows, surfaces.shape[1]), np.uint8)
+    for surface in surfaces:
+        labels += surface <= depth
+    return labels
