@@ -1,0 +1,51 @@
+# Everything a checkout can do. Needs Python 3.11 or newer (with venv), make and a package index.
+#   .venv      what a device needs: the package and ONNX Runtime, without torch (kept below 400 MB)
+#   .venv-dev  what development, training and export need on top
+PYTHON ?= python3
+DATA ?= ../shared/data
+OUT ?= demo-out
+
+EDGE := .venv
+DEV := .venv-dev
+# Exact versions, always: an open "torch" would bring gigabytes of CUDA libraries.
+INSTALL := -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint reference scores bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile
+
+demo: $(EDGE)/.installed  ## segment synthetic scans with the shipped model; results in $(OUT)
+	$(EDGE)/bin/octedge demo --out "$(OUT)"
+
+test: lint $(EDGE)/.installed  ## lint and run all tests
+	OCTEDGE_EDGE_PYTHON="$(CURDIR)/$(EDGE)/bin/python" $(DEV)/bin/python -m pytest
+
+lint: $(DEV)/.installed  ## style, types and import floors
+	$(DEV)/bin/python -m ruff check .
+	$(DEV)/bin/python -m mypy
+	$(DEV)/bin/lint-imports
+
+reference: $(DEV)/.installed  ## train, select, tune and export the shipped model from DATA
+	$(DEV)/bin/python -m benchmarks.reference --data "$(DATA)"
+
+scores: $(DEV)/.installed  ## print every accuracy number of the README from DATA
+	$(DEV)/bin/python -m benchmarks.scores --data "$(DATA)"
+
+bench: $(DEV)/.installed  ## print the latency of this machine
+	$(DEV)/bin/octedge bench
+
+clean:  ## remove what the other targets made
+	rm -rf $(EDGE) $(DEV) "$(OUT)" .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# The stamp is written last: an interrupted installation is taken up again.
+$(EDGE)/.installed: pyproject.toml constraints.txt
+	test -x $(EDGE)/bin/python || $(PYTHON) -m venv $(EDGE)
+	$(EDGE)/bin/python $(INSTALL) -e ".[cpu]"
+	touch $@
+
+$(DEV)/.installed: pyproject.toml constraints.txt
+	test -x $(DEV)/bin/python || $(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python $(INSTALL) -e ".[dev]"
+	touch $@
