@@ -1,0 +1,1 @@
+"""What runs beside the scanner: bundles, engines, certificates, the model."""

@@ -1,0 +1,1 @@
+"""What is written for a scan: NPZ and pictures, each file whole or not at all."""
