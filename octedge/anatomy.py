@@ -83,7 +83,8 @@ def check_classes(classes: tuple[str, ...]) -> None:
     positions = [_INDEX[key] for key in keys]
     for (left, right), (a, b) in zip(pairwise(keys), pairwise(positions), strict=True):
         if a >= b:
-            raise UsageError(f"classes {classes}: {right!r} stands after {left!r}; list each structure once, in the order {', '.join(KEYS)}")
+            order = ", ".join(KEYS)
+            raise UsageError(f"classes {classes}: {right!r} stands after {left!r}; list each structure once, in the order {order}")
     for group in classes:
         if len({structure(key).ordered for key in members(group)}) != 1:
             raise UsageError(f"class {group!r} mixes ordered and unordered structures; keep 'fluid' on its own")

@@ -9,6 +9,8 @@ pixel keeps its address.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,9 +65,13 @@ class Windowing:
         if self.grid < 1 or self.grid & (self.grid - 1):
             raise UsageError(f"grid {self.grid} is not a power of two; use 2^downs of the network")
         if self.window < self.grid or self.window % self.grid:
-            raise UsageError(f"window {self.window} is not a multiple of the grid {self.grid}; try {-(-self.window // self.grid) * self.grid}")
+            wider = -(-max(self.window, 1) // self.grid) * self.grid
+            raise UsageError(f"window {self.window} is not a multiple of the grid {self.grid}; try {wider}")
         if not 0 <= self.overlap <= self.window - self.grid:
-            raise UsageError(f"overlap {self.overlap} leaves no step of at least {self.grid} columns in a window of {self.window}; use at most {self.window - self.grid}")
+            raise UsageError(
+                f"overlap {self.overlap} does not fit a window of {self.window} columns that steps by at least {self.grid};"
+                f" use 0 to {self.window - self.grid}"
+            )
 
     def tiling(self, rows: int, columns: int) -> Tiling:
         """The windows for an image of `rows` x `columns`; as few as the rule allows, evenly spread.
@@ -85,13 +91,13 @@ def _tiling(rule: Windowing, rows: int, columns: int) -> Tiling:
     slack = total - window
     step = (rule.window - rule.overlap) // grid
     gaps = -(-slack // step)
-    starts = tuple(n * slack // gaps * grid for n in range(gaps)) + (slack * grid,) if gaps else (0,)
+    starts = tuple(n * slack // max(gaps, 1) * grid for n in range(gaps + 1))
     # The border between two owners lies halfway between their centres; a column exactly there goes to the right one.
-    borders = tuple((left + right + window * grid) // 2 for left, right in zip(starts, starts[1:], strict=False))
+    borders = tuple((left + right + window * grid) // 2 for left, right in pairwise(starts))
     return Tiling(rows, columns, padded_height(rows, grid), window * grid, starts, (0, *borders, columns))
 
 
-def split(image: NDArray, tiling: Tiling) -> NDArray:
+def split(image: NDArray[Any], tiling: Tiling) -> NDArray[Any]:
     """Cut (..., H, W) into windows (N, ..., P, V), padded with zeros at the bottom and the right."""
     _expect(image.shape[-2:], (tiling.rows, tiling.columns), "image")
     windows = np.zeros((len(tiling.starts), *image.shape[:-2], tiling.height, tiling.window), image.dtype)
@@ -101,12 +107,12 @@ def split(image: NDArray, tiling: Tiling) -> NDArray:
     return windows
 
 
-def stitch(windows: Sequence[NDArray] | NDArray, tiling: Tiling) -> NDArray:
+def stitch(windows: Sequence[NDArray[Any]] | NDArray[Any], tiling: Tiling) -> NDArray[Any]:
     """Put windows (N, ..., P, V) back together as (..., H, W): each column from the window that owns it."""
     _expect((len(windows), *windows[0].shape[-2:]), (len(tiling.starts), tiling.height, tiling.window), "windows")
     parts = [
         window[..., : tiling.rows, first - start : last - start]
-        for window, start, first, last in zip(windows, tiling.starts, tiling.owned, tiling.owned[1:], strict=False)
+        for window, start, (first, last) in zip(windows, tiling.starts, pairwise(tiling.owned), strict=True)
     ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
@@ -136,12 +142,13 @@ def scaled_rows(rows: int, factor: float) -> int:
     return max(1, round(rows * factor))
 
 
-def resample_rows(image: NDArray, rows: int) -> NDArray:
+def resample_rows(image: NDArray[Any], rows: int) -> NDArray[Any]:
     """Scale (H, W) to (`rows`, W), same type: the mean over the old rows that a new row covers, linear between rows when enlarging."""
     if rows == image.shape[0]:
         return image
     scaled = _row_weights(image.shape[0], rows) @ image.astype(np.float32)
-    return np.rint(scaled).astype(image.dtype) if np.issubdtype(image.dtype, np.integer) else scaled
+    rounded: NDArray[Any] = np.rint(scaled) if np.issubdtype(image.dtype, np.integer) else scaled
+    return rounded.astype(image.dtype)
 
 
 @lru_cache(maxsize=16)
@@ -156,16 +163,16 @@ def _row_weights(old: int, new: int) -> NDArray[np.float32]:
     else:  # linear between centres, the nearest row at the border
         position = np.clip(centres - 0.5, 0, old - 1)[:, None]
         weights = np.clip(1 - np.abs(np.arange(old) - position), 0, None)
-    weights = weights / weights.sum(axis=1, keepdims=True)
-    weights.flags.writeable = False
-    return weights.astype(np.float32)
+    weights = np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+    weights.flags.writeable = False  # the cached array is shared
+    return weights
 
 
 def rows_to_original(depth: NDArray[np.floating], old: int, new: int) -> NDArray[np.float32]:
     """Map depths measured in the `new` scaled rows back to the `old` ones; row centres are integers, 0 and H stay the edges."""
     back = (depth + 0.5) * (old / new) - 0.5
     back = np.where(depth <= 0, 0, np.where(depth >= new, old, np.clip(back, 0, old)))
-    return back.astype(np.float32)
+    return np.asarray(back, np.float32)
 
 
 def labels_from_surfaces(surfaces: NDArray[np.floating], rows: int) -> NDArray[np.uint8]:

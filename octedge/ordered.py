@@ -24,6 +24,9 @@ from octedge.anatomy import RETINA, is_ordered, members
 _TIE = 1 / 1024
 # Keeps a surface off the row centres, so that labels and surfaces agree whichever side a comparison includes.
 _MARGIN = 1 / 128
+# Scores are held within +-this: finite, so that a column without any possible labelling is still ordered, and small
+# enough that the sum of a thousand impossible rows does not swallow the scores of the possible ones.
+_IMPOSSIBLE = 1e9
 # Columns decoded at a time: bounds the memory of the traceback.
 _BLOCK = 256
 
@@ -45,12 +48,21 @@ class Chain:
         return cls(ordered, fluid, retina)
 
 
-def chain_scores(scores: NDArray[np.floating], chain: Chain) -> NDArray[np.floating]:
-    """Scores (C, ...) of all classes -> e (L + 1, ...), those of the chain, with fluid counted for every retinal layer."""
-    own = scores[list(chain.ordered)]
+def _finite(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Scores as float64 within +-1e9; NaN is as impossible as -inf."""
+    finite: NDArray[np.float64] = np.fmin(np.fmax(scores.astype(np.float64), -_IMPOSSIBLE), _IMPOSSIBLE)
+    return finite
+
+
+def chain_scores(scores: NDArray[np.floating], chain: Chain) -> NDArray[np.float64]:
+    """Log-probabilities (C, ...) of all classes -> e (L + 1, ...), those of the chain, with fluid counted for every retinal layer.
+
+    Finite: NaN and -inf become -1e9.
+    """
+    own = _finite(scores[list(chain.ordered)])
     if chain.fluid is None:
         return own
-    fluid = scores[chain.fluid]
+    fluid = _finite(scores[chain.fluid])
     retina = np.flatnonzero(chain.retina)
     own[retina] = np.maximum(own[retina], fluid + _TIE * own[retina])
     return own
@@ -59,13 +71,13 @@ def chain_scores(scores: NDArray[np.floating], chain: Chain) -> NDArray[np.float
 def decode(
     scores: NDArray[np.floating], chain: Chain, labels: NDArray[np.uint8] | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The best ordered labelling of scores (C, H, W) and its surfaces.
+    """The best ordered labelling of log-probabilities (C, H, W) and its surfaces.
 
     `labels` (H, W) is the argmax over C if the graph has computed it already. Returns class indices uint8 (H, W),
     fluid painted over, and depths float32 (L, W). NaN scores count as impossible.
     """
     if labels is None:
-        labels = scores.argmax(axis=0).astype(np.uint8)
+        labels = np.fmax(scores, -np.inf).argmax(axis=0).astype(np.uint8)
     place = _places(labels, chain)
     wrong = np.flatnonzero(_out_of_order(place, len(chain.ordered)))
     for first in range(0, len(wrong), _BLOCK):
@@ -87,24 +99,24 @@ def _places(labels: NDArray[np.uint8], chain: Chain) -> NDArray[np.uint8]:
 
 def _out_of_order(place: NDArray[np.uint8], length: int) -> NDArray[np.bool_]:
     """Columns (W,) that are not their own answer: some row lies above its predecessor, or holds fluid."""
-    return (place[1:] < place[:-1]).any(axis=0) | (place == length).any(axis=0)
+    falls = np.any(place[1:] < place[:-1], axis=0)
+    return np.asarray(falls | np.any(place == length, axis=0), np.bool_)
 
 
 def best_path(scores: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """The non-decreasing path with the highest sum through scores (K, H, W): places uint8 (H, W).
+    """The non-decreasing path with the highest sum through finite scores (K, H, W): places uint8 (H, W).
 
     Of equally good paths, the one that stays longest in the deeper class.
     """
     classes, rows, columns = scores.shape
-    cleaned = np.where(np.isnan(scores), -np.inf, scores).astype(np.float64)
-    cleaned = np.maximum(cleaned, -1e30)  # sums stay finite, so that the order of the impossible is defined too
+    scores = scores.astype(np.float64, copy=False)
     came_from = np.empty((rows, classes, columns), np.uint8)
     index = np.arange(classes, dtype=np.uint8)[:, None]
-    best = cleaned[:, 0]
+    best = scores[:, 0]
     for row in range(1, rows):
         running = np.maximum.accumulate(best, axis=0)
         np.maximum.accumulate(np.where(best >= running, index, 0), axis=0, out=came_from[row])
-        best = running + cleaned[:, row]
+        best = running + scores[:, row]
     path = np.empty((rows, columns), np.uint8)
     # argmax of the reversed order: the deepest class among equals, as in the rows above.
     path[-1] = classes - 1 - best[::-1].argmax(axis=0)
@@ -132,23 +144,23 @@ def _surfaces(place: NDArray[np.uint8], scores: NDArray[np.floating], chain: Cha
             continue
         row, column = below[inside], every[inside]
         upper, lower = place[row - 1, column], place[row, column]
-        difference = _difference(scores, chain, upper, lower, row - 1, column)
-        after = -_difference(scores, chain, upper, lower, row, column)
-        total = difference + after
-        share = np.divide(difference, total, out=np.full(len(row), 0.5), where=(total > 0) & np.isfinite(total))
+        before = _advantage(scores, chain, (upper, lower), (row - 1, column))
+        after = _advantage(scores, chain, (lower, upper), (row, column))
+        total = before + after
+        share = np.divide(before, total, out=np.full(len(row), 0.5), where=total > 0)
         surfaces[surface, inside] = row - 1 + np.clip(share, _MARGIN, 1 - _MARGIN)
     return surfaces
 
 
-def _difference(scores, chain, upper, lower, row, column):  # type: ignore[no-untyped-def]
-    """e_upper - e_lower at the given pixels, all arguments (n,)."""
-    return _chain_score(scores, chain, upper, row, column) - _chain_score(scores, chain, lower, row, column)
+Places = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+Pixels = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
-def _chain_score(scores, chain, place, row, column):  # type: ignore[no-untyped-def]
-    """e of one class per pixel, all arguments (n,): `chain_scores` without the classes that are not asked for."""
-    own = scores[np.asarray(chain.ordered)[place], row, column].astype(np.float64)
-    if chain.fluid is None:
-        return own
-    fluid = scores[chain.fluid, row, column].astype(np.float64)
-    return np.where(np.asarray(chain.retina)[place], np.maximum(own, fluid + _TIE * own), own)
+def _advantage(scores: NDArray[np.floating], chain: Chain, places: Places, pixels: Pixels) -> NDArray[np.float64]:
+    """By how much e of the first of two places exceeds e of the second, at n pixels (rows, columns)."""
+    classes = np.asarray(chain.ordered)
+    one, other = (_finite(scores[classes[place], *pixels]) for place in places)
+    if chain.fluid is not None:
+        fluid, retina = _finite(scores[chain.fluid, *pixels]), np.asarray(chain.retina)
+        one, other = (np.where(retina[place], np.maximum(e, fluid + _TIE * e), e) for place, e in zip(places, (one, other), strict=True))
+    return one - other

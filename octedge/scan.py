@@ -57,7 +57,8 @@ class Scan:
         image = self.decode(index)
         if image.shape != (self.rows, self.columns) or image.dtype != np.uint8:
             raise ScanError(
-                f"{self.name}: frame {index} decodes to {image.dtype} {image.shape}, needed is uint8 {(self.rows, self.columns)}; the file is probably damaged"
+                f"{self.name}: frame {index} decodes to {image.dtype} {image.shape}, needed is uint8 {(self.rows, self.columns)};"
+                " the file is probably damaged"
             )
         return image
 
