@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -54,7 +55,7 @@ def tiny_bundle(path: Path, card: ModelCard = CARD) -> Path:
     (path / "card.json").write_bytes(encode_card(card))
     (path / "MODEL_CARD.md").write_text("# tiny\n\nFor tests.\n", newline="\n")
     engine = OrtEngine(path / "model.onnx", card)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for index, size in enumerate([(48, 70), (64, 33)]):
         frame = np.random.default_rng(index).integers(0, 256, size, dtype=np.uint8)
         answer = segment(frame, engine, plan(card, size[0]))

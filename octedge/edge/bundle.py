@@ -50,7 +50,7 @@ class Bundle:
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise ModelError(f"{self.path.name}/golden.npz cannot be read ({error}); export the bundle anew") from error
         if not answers:
-            raise ModelError(f"{self.path.name}/golden.npz holds no frames; at least one is needed to check an engine; export the bundle anew")
+            raise ModelError(f"{self.path.name}/golden.npz holds no frames; an engine is checked with at least one; export it anew")
         return answers
 
 
@@ -66,7 +66,7 @@ def open_bundle(path: Path | str | None = None) -> Bundle:
     sums = _read_sums(folder)
     for name, expected in sums.items():
         if _sha256(folder, name) != expected:
-            raise ModelError(f"{folder.name}/{name} was changed since the bundle was made (SHA-256 differs); copy or export the bundle anew")
+            raise ModelError(f"{folder.name}/{name} was changed since the bundle was made (SHA-256 differs); copy or export it anew")
     return Bundle(folder, decode_card((folder / "card.json").read_bytes(), f"{folder.name}/card.json"), sums)
 
 

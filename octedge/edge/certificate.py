@@ -43,7 +43,7 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 def certify(bundle: Bundle, engine: Engine, name: str, tell: Callable[[str], None]) -> Certificate:
-    """The certificate of the engine called `name`, kept from an earlier check where everything is as it was then; else check now, and keep it.
+    """The certificate of the engine called `name`, kept from an earlier check if all is as it was then; else check now, and keep it.
 
     Raises `ModelError` if fewer than 99.99 % of the golden pixels get the reference label.
     """
@@ -90,7 +90,11 @@ def _check(bundle: Bundle, engine: Engine, identity: Identity) -> Certificate:
         pixels += known.labels.size
         surface_px = max(surface_px, float(np.abs(answer.surfaces - known.surfaces).max(initial=0)))
     return Certificate(
-        identity=identity, frames=len(golden), equal=equal / pixels, surface_px=round(surface_px, 4), seconds=round(time.perf_counter() - start, 2)
+        identity=identity,
+        frames=len(golden),
+        equal=equal / pixels,
+        surface_px=round(surface_px, 4),
+        seconds=round(time.perf_counter() - start, 2),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from octedge.edge.bundle import Bundle, open_bundle
 from octedge.edge.clock import Clock
@@ -60,7 +61,7 @@ def open_model(bundle: Path | str | None = None, engine: str = "auto", tell: Cal
     return Model(opened, open_engine(opened, engine, tell))
 
 
-def _room(scan: Scan, surfaces: int):  # type: ignore[no-untyped-def]
+def _room(scan: Scan, surfaces: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Empty labels uint8 (F, H, W) and surfaces float32 (F, L, W) for the whole scan."""
     try:
         return (
@@ -69,7 +70,8 @@ def _room(scan: Scan, surfaces: int):  # type: ignore[no-untyped-def]
         )
     except (MemoryError, ValueError) as error:
         raise ScanError(
-            f"{scan.name}: {scan.frames} B-scans of {scan.rows} x {scan.columns} do not fit into memory; is the size in the file right? segment it in parts"
+            f"{scan.name}: {scan.frames} B-scans of {scan.rows} x {scan.columns} do not fit into memory;"
+            " is the size in the file right? segment it in parts"
         ) from error
 
 

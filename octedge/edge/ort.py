@@ -28,17 +28,20 @@ class OrtEngine:
         try:
             self._session = onnxruntime.InferenceSession(path, _options(), providers=PROVIDERS)
         except _ERRORS as error:
-            raise ModelError(f"{path.name}: onnxruntime {onnxruntime.__version__} cannot load it ({_line(error)}); upgrade onnxruntime or export the model anew") from error
+            what = f"{path.name}: onnxruntime {onnxruntime.__version__} cannot load it ({_line(error)})"
+            raise ModelError(f"{what}; upgrade onnxruntime or export the model anew") from error
         running = self._session.get_providers()
         if running != PROVIDERS:
-            raise ModelError(f"onnxruntime runs on {', '.join(running)}, asked for was {', '.join(PROVIDERS)}; reinstall onnxruntime (octedge doctor)")
+            what = f"onnxruntime runs on {', '.join(running)}, asked for was {', '.join(PROVIDERS)}"
+            raise ModelError(f"{what}; reinstall onnxruntime (see octedge doctor)")
         _check_graph(self._session, path.name, card)
 
     def __call__(self, windows: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         try:
             scores, labels = self._session.run(["scores", "labels"], {"image": windows})
         except _ERRORS as error:
-            raise ModelError(f"{self.name} failed on windows {windows.shape}: {_line(error)}; free memory, or export the model anew") from error
+            what = f"{self.name} failed on windows {windows.shape}: {_line(error)}"
+            raise ModelError(f"{what}; free memory, or export the model anew") from error
         return scores, labels
 
 

@@ -34,12 +34,14 @@ class View:
     @property
     def labels(self) -> NDArray[np.uint8]:
         """(H, W)."""
-        return self.result.labels[self.index]
+        labels: NDArray[np.uint8] = self.result.labels[self.index]
+        return labels
 
     @property
     def surfaces(self) -> NDArray[np.float32]:
         """(L, W)."""
-        return self.result.surfaces[self.index]
+        surfaces: NDArray[np.float32] = self.result.surfaces[self.index]
+        return surfaces
 
 
 def write_overlay(file: BinaryIO, frame: Frame, view: View) -> None:
@@ -79,7 +81,7 @@ def draw(frame: Frame, view: View, zoom: int = 1) -> RGB:
     for index, group in enumerate(result.structures):
         if not is_ordered(group):
             inside = view.labels == index
-            picture[inside] += _TINT * (np.float32(_colour(group)) - picture[inside])
+            picture[inside] += _TINT * (np.array(_colour(group), np.float32) - picture[inside])
     picture = np.repeat(np.repeat(picture, zoom, axis=0), zoom, axis=1)
     below = [group for group in result.structures if is_ordered(group)][1:]
     columns = (np.arange(picture.shape[1] + 1) / zoom) - 0.5  # the left edge of every picture column, in B-scan columns
@@ -103,7 +105,7 @@ def _line(picture: NDArray[np.float32], ends: NDArray[np.floating], present: NDA
     distance = np.maximum(np.maximum(top - rows, rows - bottom), 0)
     opacity = np.clip(_LINE + 0.5 - distance, 0, 1) * present
     band = picture[first:last]
-    band += opacity[:, :, None] * (np.float32(colour) - band)
+    band += opacity[:, :, None] * (np.array(colour, np.float32) - band)
 
 
 def _colour(group: str) -> tuple[int, int, int]:
