@@ -1,0 +1,207 @@
+"""One DICOM file: the header as pydicom reads it, the uncompressed pixels by their place in the file.
+
+pydicom neither raises on a truncated file nor keeps values out of its warnings. So everything it does runs inside
+`reading`, and lengths are checked here before a pixel is believed.
+"""
+
+import logging
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from octedge.errors import ScanError
+
+# PS3.5 annex A: the transfer syntaxes whose pixels are stored as they are.
+IMPLICIT, EXPLICIT, BIG, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+NATIVE = (IMPLICIT, EXPLICIT, BIG, DEFLATED)
+
+PHOTOMETRIC = ("MONOCHROME1", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420")
+
+# What pydicom lets through when a file is damaged; each was met in tests that cut and overwrite files.
+_DAMAGE = (
+    InvalidDicomError, BytesLengthException, EOFError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError,
+    ArithmeticError, RecursionError, MemoryError, AssertionError, struct.error, zlib.error,
+)  # fmt: skip
+
+_LOCK = threading.RLock()  # warning filters belong to the process
+_LOGGER = logging.getLogger("pydicom")
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Keep pydicom silent, and turn what it raises on a damaged file into a `ScanError` that holds no value of the file."""
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _LOGGER.addFilter(_nothing)
+        try:
+            yield
+        except OSError as error:
+            raise ScanError(f"{name}: cannot be read ({error.strerror or type(error).__name__})") from None
+        except InvalidDicomError:
+            raise ScanError(f"{name}: is no DICOM file (the mark DICM at byte 128 is missing); export it again from the device") from None
+        except _DAMAGE as error:
+            raise ScanError(f"{name}: the DICOM header cannot be read ({type(error).__name__}); the file is probably damaged") from None
+        finally:
+            _LOGGER.removeFilter(_nothing)
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Where F uncompressed grey frames of H x W lie; `raw(i)` reads one of them and nothing else.
+
+    A deflated file cannot be entered in the middle: its inflated pixels are `held` in memory.
+    """
+
+    path: Path
+    frames: int
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    offset: int
+    big_endian: bool = False
+    byte_pairs: bool = False  # 8 bit in big endian words (OW): every two bytes are swapped
+    held: bytes | None = field(default=None, repr=False)
+
+    @property
+    def frame_bytes(self) -> int:
+        return self.rows * self.columns * (self.bits_allocated // 8)
+
+    def raw(self, index: int) -> NDArray[np.unsignedinteger]:
+        """Frame `index` as stored, uint8 or uint16 (H, W), bits beyond the stored ones cleared.
+
+        Raises `ScanError` if the file no longer holds it.
+        """
+        start, stop = index * self.frame_bytes, (index + 1) * self.frame_bytes
+        if self.byte_pairs:
+            first, last = start & ~1, (stop + 1) & ~1
+            data = np.frombuffer(self._bytes(index, first, last), ">u2").astype("<u2").view(np.uint8)[start - first :][: stop - start]
+        else:
+            data = np.frombuffer(self._bytes(index, start, stop), np.uint8)
+        if self.bits_allocated == 8:
+            return data.reshape(self.rows, self.columns)
+        words = data.view(">u2" if self.big_endian else "<u2").reshape(self.rows, self.columns)
+        return words.astype(np.uint16) & np.uint16((1 << self.bits_stored) - 1)
+
+    def _bytes(self, index: int, first: int, last: int) -> bytes:
+        if self.held is not None:
+            return self.held[first:last]
+        with reading(self.path.name), self.path.open("rb") as file:
+            file.seek(self.offset + first)
+            data = file.read(last - first)
+        if len(data) != last - first:
+            raise ScanError(f"{self.path.name}: frame {index} is cut off; the file has become shorter since it was opened")
+        return data
+
+
+def open_dicom(path: Path) -> tuple[Dataset, Pixels]:
+    """The header and the pixels of an uncompressed grey DICOM image (PS3.3 C.7.6.3, PS3.5 section 8).
+
+    Raises `ScanError` naming the first tag that is missing, damaged or of a kind that is not read. Use the data set
+    inside `reading` only: pydicom converts values when they are looked at.
+    """
+    with reading(path.name), path.open("rb") as file:
+        dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
+        check_syntax(path.name, syntax)
+        layout = _layout(path.name, dataset)
+        if syntax == DEFLATED:
+            return dataset, _deflated(path, layout)
+        implicit, little = dataset.original_encoding
+        vr, declared = _element(file, bool(implicit), "<" if little else ">")
+        offset = file.tell()
+        expected = layout[0] * layout[1] * layout[2] * (layout[3] // 8)
+        available = path.stat().st_size - offset
+        _check_length(path.name, declared, available, expected, layout)
+        return dataset, Pixels(path, *layout, offset, not little, not little and vr == b"OW" and layout[3] == 8)
+
+
+def check_syntax(name: str, syntax: str) -> None:
+    """Raise `ScanError` unless the transfer syntax stores pixels as they are."""
+    if not syntax:
+        raise ScanError(f"{name}: (0002,0010) TransferSyntaxUID is missing; the file is probably truncated")
+    if syntax not in NATIVE:
+        known = pydicom.uid.UID(syntax).name
+        kind = known if known != syntax else "an unknown or private transfer syntax"
+        advice = "convert it with 'gdcmconv --raw IN OUT', or JPEG with 'dcmdjpeg IN OUT'"
+        raise ScanError(f"{name}: compressed as {kind}; only uncompressed DICOM is read: {advice}")
+
+
+def number(name: str, dataset: Dataset, keyword: str, allowed: range, meaning: str) -> int:
+    """The whole number under `keyword`.
+
+    Raises `ScanError` with tag, value and `meaning` if it is missing or outside `allowed`.
+    """
+    tag = pydicom.tag.Tag(keyword)
+    label = f"{name}: ({tag.group:04X},{tag.element:04X}) {keyword}"
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        raise ScanError(f"{label} is missing; {meaning}; the file is probably truncated")
+    if not isinstance(value, int):
+        raise ScanError(f"{label} is not one whole number; {meaning}; the file is probably damaged")
+    if value not in allowed:
+        raise ScanError(f"{label} = {int(value)}; {meaning}; the file is damaged or not a B-scan")
+    return int(value)
+
+
+def _layout(name: str, dataset: Dataset) -> tuple[int, int, int, int, int]:
+    """Frames, rows, columns, bits allocated and bits stored, if they describe unsigned grey frames."""
+    rows = number(name, dataset, "Rows", range(1, 65536), "a B-scan needs at least 1 row")
+    columns = number(name, dataset, "Columns", range(1, 65536), "a B-scan needs at least 1 column")
+    frames = 1
+    if "NumberOfFrames" in dataset:
+        frames = number(name, dataset, "NumberOfFrames", range(1, 1 << 31), "a scan needs at least 1 frame")
+    number(name, dataset, "SamplesPerPixel", range(1, 2), "a B-scan is grey: 1 sample; colour pictures are not B-scans")
+    photometric = dataset.get("PhotometricInterpretation")
+    if photometric != "MONOCHROME2":
+        got = photometric if photometric in PHOTOMETRIC else "missing or unknown"
+        raise ScanError(f"{name}: (0028,0004) PhotometricInterpretation is {got}; a B-scan is MONOCHROME2 (PS3.3 C.8.17.7), bright is high")
+    number(name, dataset, "PixelRepresentation", range(1), "needed is 0, unsigned pixels")
+    allocated = number(name, dataset, "BitsAllocated", range(8, 17, 8), "needed is 8 or 16")
+    stored = number(name, dataset, "BitsStored", range(8, allocated + 1), f"needed is 8 to {allocated}")
+    number(name, dataset, "HighBit", range(stored - 1, stored), f"needed is {stored - 1}, one less than BitsStored")
+    return frames, rows, columns, allocated, stored
+
+
+def _element(file: BinaryIO, implicit: bool, order: str) -> tuple[bytes, int]:
+    """Read the head of the element at hand (PS3.5 section 7.1): VR and declared length, 0 if it is not pixel data."""
+    tag = file.read(4)
+    vr = b"OW" if implicit else file.read(4)[:2]
+    length = file.read(4)
+    if len(length) < 4 or struct.unpack(order + "HH", tag) != (0x7FE0, 0x0010):
+        return vr, 0
+    return vr, struct.unpack(order + "I", length)[0]
+
+
+def _deflated(path: Path, layout: tuple[int, int, int, int, int]) -> Pixels:
+    held = pydicom.dcmread(path).get("PixelData") or b""
+    _check_length(path.name, len(held), len(held), layout[0] * layout[1] * layout[2] * (layout[3] // 8), layout)
+    return Pixels(path, *layout, 0, held=held)
+
+
+def _check_length(name: str, declared: int, available: int, expected: int, layout: tuple[int, ...]) -> None:
+    frames, rows, columns, bits, _ = layout
+    needed = f"{frames} frames x {rows} rows x {columns} columns of {bits} bit need {expected}"
+    if declared == 0:
+        raise ScanError(f"{name}: (7FE0,0010) PixelData is missing or empty, {needed} bytes; the file is probably truncated")
+    if declared not in (expected, expected + expected % 2):
+        raise ScanError(f"{name}: (7FE0,0010) PixelData states {declared} bytes, {needed}; NumberOfFrames, Rows or Columns is wrong")
+    if available < expected:
+        got = max(available, 0)
+        raise ScanError(f"{name}: (7FE0,0010) PixelData ends after {got} bytes, {needed}; the file is truncated, send it again")

@@ -1,0 +1,213 @@
+"""Where the B-scans of a DICOM scan lie: their order, their distances, the eye.
+
+What devices write differs: positions per frame or none, spacing per frame, shared or at the top level, two per-frame
+items for one frame. Every answer here names the place it came from, and what contradicts itself is not used.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from octedge.errors import ScanError
+from octedge.readers._spacing import plausible
+from octedge.scan import Laterality, Spacing
+
+_DISTINCT = 1e-5  # mm; closer planes are the same plane
+_PARALLEL = 1e-3  # greatest difference between direction cosines of parallel planes
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a file says of one B-scan; None where it says nothing. Lengths in mm; `pixel` is (axial, lateral)."""
+
+    position: tuple[float, ...] | None = None
+    orientation: tuple[float, ...] | None = None
+    pixel: tuple[float, ...] | None = None
+    pixel_source: str = "unknown"
+    step: float | None = None
+    thickness: float | None = None
+    stack: int | None = None
+    instance: int | None = None
+    eyes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The frames' order: `indices` into the places, the distance `between` neighbours (mm) where positions tell it."""
+
+    indices: tuple[int, ...]
+    between: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def places(dataset: Dataset, frames: int) -> tuple[tuple[Place, ...], tuple[str, ...]]:
+    """The places of all frames and notes. PS3.3 C.7.6.16: per-frame items, else shared ones, else the top level."""
+    own = list(dataset.get("PerFrameFunctionalGroupsSequence") or ())
+    notes: tuple[str, ...] = ()
+    if own and len(own) != frames:
+        notes = (f"{len(own)} per-frame items for {frames} frames: which belongs to which is not stated, so none is used",)
+        own = []
+    shared = _first(dataset, "SharedFunctionalGroupsSequence")
+    if not own:
+        return (_place(dataset, shared, None),) * frames, notes
+    return tuple(_place(dataset, shared, item) for item in own), notes
+
+
+def _place(dataset: Dataset, shared: Dataset | None, own: Dataset | None) -> Place:
+    def find(macro: str, keyword: str) -> tuple[object, str]:
+        for groups, where in ((own, "per-frame"), (shared, "shared")):
+            item = _first(groups, macro)
+            if item is not None and item.get(keyword) is not None:
+                return item.get(keyword), f"DICOM {where} {macro.removesuffix('Sequence')}"
+        return dataset.get(keyword), f"DICOM top-level {keyword}"
+
+    pixel, source = find("PixelMeasuresSequence", "PixelSpacing")
+    step = _floats(find("PixelMeasuresSequence", "SpacingBetweenSlices")[0], 1)
+    thickness = _floats(find("PixelMeasuresSequence", "SliceThickness")[0], 1)
+    eye = find("FrameAnatomySequence", "FrameLaterality")[0]
+    return Place(
+        position=_floats(find("PlanePositionSequence", "ImagePositionPatient")[0], 3),
+        orientation=_floats(find("PlaneOrientationSequence", "ImageOrientationPatient")[0], 6),
+        pixel=_floats(pixel, 2),
+        pixel_source=source,
+        step=step[0] if step else None,
+        thickness=thickness[0] if thickness else None,
+        stack=_whole(find("FrameContentSequence", "InStackPositionNumber")[0]),
+        instance=_whole(dataset.get("InstanceNumber")),
+        eyes=(str(dataset.get("ImageLaterality") or ""), str(eye or ""), str(dataset.get("Laterality") or "")),
+    )
+
+
+def _first(dataset: Dataset | None, sequence: str) -> Dataset | None:
+    items = dataset.get(sequence) if dataset is not None else None
+    return items[0] if items else None
+
+
+def _whole(value: object) -> int | None:
+    return int(value) if isinstance(value, int) else None
+
+
+def _floats(value: object, count: int) -> tuple[float, ...] | None:
+    """`count` finite numbers, or None for anything else: a damaged value is no value."""
+    if value is None or value == "":
+        return None
+    values = [value] if count == 1 else value
+    try:
+        numbers = tuple(float(number) for number in values)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+
+def stored_order(found: Sequence[Place]) -> Order:
+    """The order of a multi-frame file: as stored if positions rise or fall (or say nothing), else by position."""
+    same = tuple(range(len(found)))
+    if len(found) == 1:
+        return Order(same)
+    along = _along(found)
+    if isinstance(along, str):
+        return Order(same, notes=(f"frame order as stored: {along}",))
+    steps = np.diff(along)
+    if (steps > 0).all() or (steps < 0).all():
+        return _spaced(same, along)
+    order = _spaced(tuple(int(i) for i in np.argsort(along, kind="stable")), along)
+    return replace(order, notes=("frames put in the order of their plane positions; they are stored in another", *order.notes))
+
+
+def series_order(name: str, found: Sequence[Place]) -> Order:
+    """The order of single-frame files: by position, else InStackPositionNumber, else InstanceNumber.
+
+    Raises `ScanError` if none of these tells the files apart; file names are not asked.
+    """
+    along = _along(found)
+    if not isinstance(along, str):
+        order = _spaced(tuple(int(i) for i in np.argsort(along, kind="stable")), along)
+        return replace(order, notes=(f"{len(found)} single-frame files ordered by plane position", *order.notes))
+    for keyword, numbers in (("InStackPositionNumber", [p.stack for p in found]), ("InstanceNumber", [p.instance for p in found])):
+        known = [number for number in numbers if number is not None]
+        if len(set(known)) == len(found):
+            indices = tuple(sorted(range(len(found)), key=known.__getitem__))
+            notes = [f"{len(found)} single-frame files ordered by {keyword}: {along}"]
+            if max(known) - min(known) + 1 != len(found):
+                notes.append(f"{keyword} runs from {min(known)} to {max(known)} in {len(found)} files: some are missing")
+            return Order(indices, notes=tuple(notes))
+    missing = "neither plane positions nor InStackPositionNumber nor InstanceNumber tell them apart"
+    raise ScanError(f"{name}: the order of {len(found)} single-frame files is unknown: {missing}; export the scan as one file")
+
+
+def _along(found: Sequence[Place]) -> NDArray[np.float64] | str:
+    """Positions (F,) in mm along the common normal of the planes, or why there are none."""
+    if any(place.position is None for place in found):
+        return "no plane positions"
+    points = np.array([place.position for place in found])
+    offsets = points - points[0]
+    if all(place.orientation is not None for place in found):
+        cosines = np.array([place.orientation for place in found])
+        if np.abs(cosines - cosines[0]).max() > _PARALLEL:
+            return "the planes are not parallel"
+        normal = np.cross(cosines[0, :3], cosines[0, 3:])
+    else:
+        normal = offsets[np.argmax((offsets**2).sum(axis=1))]
+        if np.abs(np.cross(offsets, normal)).max() > 0.05 * (normal**2).sum():
+            return "the plane positions do not lie on a line"
+    length = np.sqrt((normal**2).sum())
+    along = offsets @ normal / length if length > 0 else np.zeros(len(points))
+    if np.diff(np.sort(along)).min() < _DISTINCT:
+        return "plane positions repeat"
+    return np.asarray(along)
+
+
+def _spaced(indices: tuple[int, ...], along: NDArray[np.float64]) -> Order:
+    steps = np.abs(np.diff(along[list(indices)]))
+    between = float(np.median(steps))
+    if steps.max() - steps.min() <= 0.01 * between:
+        return Order(indices, between)
+    return Order(indices, between, (f"B-scans are unevenly spaced: {steps.min():.4f} to {steps.max():.4f} mm, median {between:.4f}",))
+
+
+def spacing(found: Sequence[Place], between: float | None) -> tuple[Spacing, tuple[str, ...]]:
+    """Axial and lateral from PixelSpacing [row, column]; between from positions, SpacingBetweenSlices or SliceThickness."""
+    notes: list[str] = []
+    values: list[float | None] = [None, None]
+    pixels = [place.pixel for place in found if place.pixel is not None]
+    if pixels and len(pixels) < len(found):
+        notes.append(f"PixelSpacing is stated for {len(pixels)} of {len(found)} frames only; not used")
+    elif pixels:
+        for axis, what in enumerate(("axial", "lateral")):
+            low, high = min(pixel[axis] for pixel in pixels), max(pixel[axis] for pixel in pixels)
+            if high - low > 1e-6 * abs(high):
+                notes.append(f"{what} spacing differs between frames, {low:.6g} to {high:.6g} mm; not used")
+            else:
+                values[axis] = pixels[0][axis]
+    source = found[0].pixel_source if pixels else ""
+    step, step_source = between, "plane positions"
+    if step is None and len(found) > 1:
+        step, step_source = _common(found, "step"), "SpacingBetweenSlices"
+        if step is None:
+            step, step_source = _common(found, "thickness"), "SliceThickness"
+    if step is not None:
+        source = "; ".join(filter(None, (source, f"between B-scans: DICOM {step_source}")))
+    result, dropped = plausible((*values, step), source)
+    return result, (*notes, *dropped)
+
+
+def _common(found: Sequence[Place], what: str) -> float | None:
+    values = {getattr(place, what) for place in found}
+    return values.pop() if len(values) == 1 else None
+
+
+def laterality(found: Sequence[Place]) -> tuple[Laterality | None, tuple[str, ...]]:
+    """The eye from ImageLaterality, FrameLaterality, Laterality; None with a note if they say B or contradict each other."""
+    stated = {eye for place in found for eye in place.eyes} & {"R", "L", "B"}
+    sides = stated - {"B"}
+    if sides == {"R"}:
+        return "R", ()
+    if sides == {"L"}:
+        return "L", ()
+    if not stated:
+        return None, ()
+    return None, ("laterality not used: the file says " + ("both R and L" if sides else "B (both eyes)"),)

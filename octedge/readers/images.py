@@ -1,0 +1,108 @@
+"""Pictures of B-scans: PNG, JPEG, BMP and TIFF; a TIFF of several pages is a volume. Their pixel size is unknown."""
+
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from octedge.errors import ScanError
+from octedge.scan import Frame, Scan, range_note, to_uint8
+
+Grey = NDArray[np.unsignedinteger]
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0 tags
+
+_DAMAGE = (EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, SyntaxError, MemoryError, struct.error)
+
+_REFUSED = {
+    "1": "1 bit per pixel: a mask, not a B-scan",
+    "F": "floating point; save it as 8 or 16 bit grey",
+    "I": "signed or 32 bit whole numbers; save it as 8 or 16 bit grey",
+    "CMYK": "in colour (CMYK); a B-scan is grey",
+    "LAB": "in colour (Lab); a B-scan is grey",
+    "HSV": "in colour (HSV); a B-scan is grey",
+}
+
+
+def read_image(path: Path, name: str) -> Scan:
+    """One image file as a `Scan`; its pages are decoded when asked for.
+
+    16 bit grey is reduced by the rule of `scan.to_uint8`; colour whose channels are equal is grey. Raises `ScanError`.
+    """
+    with _opened(path) as image:
+        pages = getattr(image, "n_frames", 1)
+        sizes = {_size(image, page) for page in range(pages)}
+        if len(sizes) > 1:
+            raise ScanError(f"{path.name}: pages of mixed size {sorted(sizes)} (columns, rows); a volume has one size, split the file")
+        image.seek(pages // 2)
+        grey, bits, notes = _grey(path.name, image)
+
+    def decode(index: int) -> Frame:
+        with _opened(path) as image:
+            image.seek(index)
+            page, own_bits, _ = _grey(path.name, image)
+        if own_bits != bits:
+            raise ScanError(f"{path.name}: page {index} has {own_bits} bit, page {pages // 2} has {bits}; save all pages alike")
+        return to_uint8(page, bits)
+
+    if bits > 8:
+        notes = (*notes, f"{bits} bit reduced to 8: value >> {bits - 8}")
+    little = range_note(grey, bits)
+    rows, columns = grey.shape
+    return Scan(name, pages, rows, columns, decode, notes=(*notes, little) if little else notes)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image, opened; whatever a damaged file makes pillow raise becomes a `ScanError`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(path) as image:
+                if image.width * image.height > 1 << 26:
+                    raise ScanError(f"{path.name}: {image.width} x {image.height} pixels; no B-scan is that large")
+                yield image
+        except UnidentifiedImageError:
+            raise ScanError(f"{path.name}: is no readable image; the file is damaged or has the wrong ending") from None
+        except Image.DecompressionBombError:
+            raise ScanError(f"{path.name}: claims more pixels than any B-scan has; the file is damaged") from None
+        except OSError as error:
+            raise ScanError(f"{path.name}: cannot be decoded ({error.strerror or error}); copy or export it again") from None
+        except _DAMAGE as error:
+            raise ScanError(f"{path.name}: cannot be decoded ({type(error).__name__}); the file is probably damaged") from None
+
+
+def _size(image: Image.Image, page: int) -> tuple[int, int]:
+    image.seek(page)
+    return image.size
+
+
+def _grey(name: str, image: Image.Image) -> tuple[Grey, int, tuple[str, ...]]:
+    """The current page as whole grey numbers (H, W), the bits they use, and notes."""
+    mode = image.mode
+    if mode == "I" and image.format == "PNG":  # how pillow before 11 opens 16 bit PNG
+        return np.asarray(image).astype(np.uint16), 16, ()
+    if mode in _REFUSED:
+        raise ScanError(f"{name}: {_REFUSED[mode]}")
+    if mode.startswith("I;16"):
+        return _sixteen(name, image)
+    if mode == "L":
+        return np.asarray(image), 8, ()
+    colours = np.asarray(image.convert("RGBA"))
+    if (colours[..., 3] != 255).any():
+        raise ScanError(f"{name}: has transparent pixels; save the B-scan as plain grey")
+    if (colours[..., :1] != colours[..., 1:3]).any():
+        raise ScanError(f"{name}: is in colour; a B-scan is grey. Export the raw B-scan, without overlay or colour map")
+    return np.ascontiguousarray(colours[..., 0]), 8, (f"stored as {mode}, all pixels grey: read as grey",)
+
+
+def _sixteen(name: str, image: Image.Image) -> tuple[Grey, int, tuple[str, ...]]:
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise ScanError(f"{name}: 16 bit with white as zero; save it with black as zero")
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+    return np.asarray(image).astype(np.uint16), bits, ()
