@@ -1,0 +1,78 @@
+"""The U-Net family and the graph around it: uint8 in, log-probabilities and labels out, normalisation inside."""
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+
+class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is tuned: convolutions per level, kernels at full size (doubled per level, at most `widest`), down-samplings."""
+
+    convs: int = 2
+    kernels: int = 16
+    downs: int = 4
+    widest: int = 96
+
+    def widths(self) -> tuple[int, ...]:
+        """Kernels of each level, full size first."""
+        return tuple(min(self.kernels << level, self.widest) for level in range(self.downs + 1))
+
+
+class Convolutions(nn.Sequential):
+    """`count` times 3 x 3 convolution, batch norm, ReLU."""
+
+    def __init__(self, channels: int, width: int, count: int) -> None:
+        layers: list[nn.Module] = []
+        for index in range(count):
+            layers += [nn.Conv2d(width if index else channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        super().__init__(*layers)
+
+
+class UNet(nn.Module):
+    """U-Net (Ronneberger et al. 2015) with bilinear up-sampling; exact under tiling: nothing in it looks at the whole tile."""
+
+    def __init__(self, shape: Shape, classes: int) -> None:
+        super().__init__()
+        widths = shape.widths()
+        self.down = nn.ModuleList(Convolutions(above, width, shape.convs) for above, width in zip((1, *widths), widths, strict=False))
+        self.up = nn.ModuleList(
+            Convolutions(width + below, width, shape.convs) for width, below in zip(widths[-2::-1], widths[:0:-1], strict=True)
+        )
+        self.head = nn.Conv2d(widths[0], classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float (N, 1, P, V) -> logits (N, C, P, V); P and V are multiples of 2^downs."""
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(nn.functional.max_pool2d(x, 2) if level else x)
+            skips.append(x)
+        for block, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = block(torch.cat([skip, nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)], 1))
+        logits: Tensor = self.head(x)
+        return logits
+
+
+class Graph(nn.Module):
+    """What is exported: `image` uint8 (N, 1, P, V) -> `scores` float32 (N, C, P, V), log-probabilities, and `labels` uint8 (N, P, V)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def logits(self, image: Tensor) -> Tensor:
+        """The network behind the one normalisation there is: grey 0..255 -> about -1..3."""
+        return self.network(image.float() * (4 / 255) - 1)  # type: ignore[no-any-return]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        scores = self.logits(image).float().log_softmax(1)
+        return scores, scores.argmax(1).to(torch.uint8)
+
+
+def build(shape: Shape, classes: int) -> Graph:
+    """A fresh network of the family."""
+    return Graph(UNet(shape, classes))
+
+
+def parameters(graph: nn.Module) -> int:
+    """Number of trained values."""
+    return sum(value.numel() for value in graph.parameters())

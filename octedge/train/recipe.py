@@ -1,0 +1,127 @@
+"""The recipe: everything that decides a training run, in one TOML file; a copy of it lies in the run's folder."""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from octedge.anatomy import KEYS
+from octedge.errors import UsageError
+from octedge.train.labelmaps import LabelMap
+from octedge.train.networks import Shape
+
+
+class Masks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="masks", tag_field="kind"):
+    """A set of images with masks of the same file stem. `patient` is a regular expression whose first group is the patient."""
+
+    name: str
+    images: str
+    masks: str
+    labels: LabelMap
+    patient: str
+    validation: tuple[str, ...] = ()
+    licence: str = "unknown"
+    origin: str = ""
+    share: float = 1.0
+
+
+class Boundaries(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="boundaries", tag_field="kind"):
+    """A set of images with boundary tables, one file per patient and boundary: a line per column, a value per B-scan.
+
+    `image` matches patient and B-scan number (first and second group) in the image's stem; `table` is the file name of
+    boundary K of a patient, with {patient} and {boundary}; `groups` are the regions between the boundaries;
+    `first_row` the number the set gives to the top row.
+    """
+
+    name: str
+    images: str
+    tables: str
+    image: str
+    table: str
+    groups: tuple[str, ...]
+    first_row: float = 0.0
+    validation: tuple[str, ...] = ()
+    licence: str = "unknown"
+    origin: str = ""
+    share: float = 1.0
+
+
+class Phantoms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="phantoms", tag_field="kind"):
+    """Synthetic B-scans with every structure labelled: `count` to train on, `validation_count` others to validate on."""
+
+    name: str = "phantoms"
+    count: int = 200
+    validation_count: int = 12
+    share: float = 1.0
+
+
+AnySource = Masks | Boundaries | Phantoms
+
+
+class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Windows of `window` columns every `stride` columns; P drawn from `heights`; augmentation on or off."""
+
+    window: int = 256
+    stride: int = 128
+    heights: tuple[int, ...] = (256, 256, 256, 512)
+    pixels: int = 8 * 256 * 256  # per batch: fewer windows where they are higher
+    augment: bool = True
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Sources, classes, candidates and schedule of one training. Seeds and split salt are part of it."""
+
+    name: str
+    source: tuple[AnySource, ...]
+    candidates: dict[str, Shape]
+    structures: tuple[str, ...] = KEYS
+    sampling: Sampling = Sampling()
+    axial_um: tuple[float, float, float] = (2.7, 3.87, 5.5)
+    steps: int = 2000
+    rate: float = 3e-3
+    decay: float = 1e-4
+    average: float = 0.998  # exponential moving average of the weights, per step
+    validate_every: int = 500
+    seed: int = 1
+    salt: str = "octedge"
+    validation_share: float = 0.2  # of the patients, where a source names none
+    precision: Literal["bf16", "fp32"] = "bf16"
+
+    def __post_init__(self) -> None:
+        grids = [1 << shape.downs for shape in self.candidates.values()]
+        if not grids:
+            raise UsageError("the recipe has no candidates; add [candidates.NAME] with convs, kernels, downs")
+        if not 0 < self.sampling.stride < self.sampling.window:
+            raise UsageError(f"stride {self.sampling.stride} must be above 0 and below the window {self.sampling.window}")
+        for size in (self.sampling.window, *self.sampling.heights):
+            if size % max(grids):
+                raise UsageError(f"window and heights must be multiples of 2^downs = {max(grids)}; got {size}")
+        for height in self.sampling.heights:
+            if height & (height - 1):
+                raise UsageError(f"height {height} is not a power of two")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a TOML file.
+
+    Raises `UsageError` naming the file and the field that is wrong.
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=Recipe, strict=False)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such recipe") from error
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise UsageError(f"{path}: not a recipe: {error}") from error
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the recipe as JSON, which `read_run_recipe` reads back unchanged."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(recipe), indent=1) + b"\n")
+
+
+def read_run_recipe(path: Path) -> Recipe:
+    """The recipe a run was made with."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Recipe)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(f"{path}: no readable recipe of a run ({error}); name a folder that `octedge train` wrote") from error
