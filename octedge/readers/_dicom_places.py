@@ -114,7 +114,7 @@ def stored_order(found: Sequence[Place]) -> Order:
     steps = np.diff(along)
     if (steps > 0).all() or (steps < 0).all():
         return _spaced(same, along)
-    order = _spaced(tuple(int(i) for i in np.argsort(along, kind="stable")), along)
+    order = _spaced(_sorted(found, along), along)
     return replace(order, notes=("frames put in the order of their plane positions; they are stored in another", *order.notes))
 
 
@@ -125,7 +125,7 @@ def series_order(name: str, found: Sequence[Place]) -> Order:
     """
     along = _along(found)
     if not isinstance(along, str):
-        order = _spaced(tuple(int(i) for i in np.argsort(along, kind="stable")), along)
+        order = _spaced(_sorted(found, along), along)
         return replace(order, notes=(f"{len(found)} single-frame files ordered by plane position", *order.notes))
     for keyword, numbers in (("InStackPositionNumber", [p.stack for p in found]), ("InstanceNumber", [p.instance for p in found])):
         known = [number for number in numbers if number is not None]
@@ -159,6 +159,15 @@ def _along(found: Sequence[Place]) -> NDArray[np.float64] | str:
     if np.diff(np.sort(along)).min() < _DISTINCT:
         return "plane positions repeat"
     return np.asarray(along)
+
+
+def _sorted(found: Sequence[Place], along: NDArray[np.float64]) -> tuple[int, ...]:
+    """Frames by position; of the two directions the one in which the file's own numbers rise."""
+    indices = tuple(int(index) for index in np.argsort(along, kind="stable"))
+    for first, last in ((found[indices[0]].stack, found[indices[-1]].stack), (found[indices[0]].instance, found[indices[-1]].instance)):
+        if first is not None and last is not None and first != last:
+            return indices if first < last else indices[::-1]
+    return indices
 
 
 def _spaced(indices: tuple[int, ...], along: NDArray[np.float64]) -> Order:
