@@ -1,6 +1,7 @@
 """Windows and row scaling, against brute force."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_windows_cover_every_column_and_start_on_the_grid(rule: Windowing, rows:
 @given(rules(), ROWS, COLUMNS)
 def test_neighbouring_windows_share_at_least_the_overlap(rule: Windowing, rows: int, columns: int) -> None:
     starts, window = rule.tiling(rows, columns).starts, rule.tiling(rows, columns).window
-    for left, right in zip(starts, starts[1:], strict=False):
+    for left, right in pairwise(starts):
         assert left < right
         assert left + window - right >= rule.overlap
 
