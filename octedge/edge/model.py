@@ -22,8 +22,8 @@ class Model:
     bundle: Bundle
     engine: NamedEngine
 
-    def segment(self, scan: Scan, progress: Callable[[int], None] | None = None, clock: Clock | None = None) -> Segmentation:
-        """Segment all F B-scans; `progress` hears the number done, `clock` counts the stages read, engine and order.
+    def segment(self, scan: Scan, progress: Callable[[int, int], None] | None = None, clock: Clock | None = None) -> Segmentation:
+        """Segment all F B-scans; `progress` hears how many are done of how many, `clock` counts the stages read, engine and order.
 
         Raises `ScanError` if a B-scan cannot be decoded or the results do not fit into memory.
         """
@@ -36,7 +36,7 @@ class Model:
             for index, layers in enumerate(answers):
                 labels[index], surfaces[index] = layers.labels, layers.surfaces
                 if progress is not None:
-                    progress(index + 1)
+                    progress(index + 1, scan.frames)
         factor = plan(card, scan.rows, scan.spacing).factor
         return Segmentation(
             scan.name,

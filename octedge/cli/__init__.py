@@ -1,0 +1,65 @@
+"""The command line: `octedge COMMAND`; a command imports what it needs when it is called."""
+
+from importlib import import_module
+
+import click
+
+import octedge
+from octedge.cli.console import complain
+from octedge.errors import OctedgeError, UsageError
+
+# Name -> where it is, and its line in the overview: neither is imported before the command is called.
+COMMANDS = {
+    "demo": ("octedge.cli.demo:demo", "Segment synthetic scans with known truth, and compare."),
+    "doctor": ("octedge.cli.doctor:doctor", "Say what works on this machine, and how to repair what does not."),
+    "check": ("octedge.cli.check:check", "Say what scans are, and whether they can be segmented."),
+    "segment": ("octedge.cli.segment:segment", "Segment scans: files and folders in, one result per scan out."),
+    "inspect": ("octedge.cli.inspect_bundle:inspect", "Show what a model bundle is."),
+    "train": ("octedge.cli_workstation:train", "Workstation: train the candidate networks of a recipe."),
+    "select": ("octedge.cli_workstation:select", "Workstation: choose the target network by IoU."),
+    "export": ("octedge.cli_workstation:export", "Workstation: make a bundle of a trained network."),
+}
+STOPPED = 130  # 128 + SIGINT, as shells count
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when called; expected errors end in one line and their exit status."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command; None if there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        try:
+            command = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            what = f"{cmd_name} needs {error.name}, which is not installed"
+            raise UsageError(f"{what}; pip install octedge[dev], or call it from a checkout") from error
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The overview, without importing a command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except OctedgeError as error:
+            complain(f"error: {error}")
+            ctx.exit(error.exit_status)
+        except KeyboardInterrupt:
+            complain("stopped: results written so far are whole, the others are not there")
+            ctx.exit(STOPPED)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(octedge.__version__, prog_name="octedge")
+def main() -> None:
+    """Retinal OCT layer segmentation for the machine beside the scanner. Research use only."""

@@ -1,0 +1,93 @@
+"""`octedge segment`."""
+
+from pathlib import Path
+
+import click
+
+from octedge.cli.batch import COMING, FORMATS, Job, Outcome, identities, run_one
+from octedge.cli.console import complain, progress_bar, say_json
+from octedge.edge.engine import ENGINES
+from octedge.edge.model import open_model
+from octedge.readers import find
+from octedge.results.files import make_folder
+
+
+def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """A list separated by commas -> the formats, each once, in the order given."""
+    wanted = tuple(dict.fromkeys(word.strip() for word in value.split(",") if word.strip()))
+    available = f"available are {', '.join(FORMATS)}"
+    for word in wanted:
+        if word not in FORMATS:
+            raise click.BadParameter(f"{word!r} {'comes later' if word in COMING else 'is no format'}; {available}", ctx, param)
+    if not wanted:
+        raise click.BadParameter(f"no format given; {available}", ctx, param)
+    return wanted
+
+
+INPUTS = click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="One machine-readable line per scan on stdout.")
+
+
+@click.command()
+@INPUTS
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results; made if need be.")
+@click.option("--model", "bundle", type=click.Path(path_type=Path), help="A model bundle's folder [default: the shipped reference].")
+@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True, help="What runs the network.")
+@click.option("--format", "formats", callback=_formats, metavar="LIST", default=",".join(FORMATS), show_default=True, help="What is written.")
+@click.option("--axial-um", type=click.FloatRange(0.2, 50), help="Distance between rows in um, where the file does not say.")
+@click.option("--lateral-um", type=click.FloatRange(0.2, 500), help="Distance between columns in um, where the file does not say.")
+@JSON
+@click.pass_context
+def segment(  # noqa: PLR0913 - one per option
+    ctx: click.Context,
+    inputs: tuple[Path, ...],
+    out: Path,
+    bundle: Path | None,
+    engine: str,
+    formats: tuple[str, ...],
+    axial_um: float | None,
+    lateral_um: float | None,
+    as_json: bool,
+) -> None:
+    """Segment the scans in INPUTS (files and folders: DICOM, PNG/TIFF, NPZ, .vol) into the folder --out.
+
+    Ends with 0 if all are done, 1 if some were refused, 2 on a wrong call, 3 if the model or its engine cannot be used.
+    """
+    sources = find(inputs)
+    model = open_model(bundle, engine, complain)
+    make_folder(out)
+    job = Job(model, out, formats, axial_um, lateral_um, identities(sources))
+    refused = 0
+    for source in sources:
+        with progress_bar(source.name, not as_json) as progress:
+            outcome = run_one(source, job, progress)
+        refused += outcome.status == "refused"
+        if as_json:
+            say_json(outcome)
+        complain(summary(outcome))
+    complain(f"scans: {len(sources) - refused} done, {refused} refused; research use only")
+    ctx.exit(1 if refused else 0)
+
+
+def bscans(frames: int, rows: int, columns: int) -> str:
+    """How many of what size.
+
+    >>> bscans(1, 496, 768)
+    '1 B-scan of 496 x 768'
+    """
+    return f"{frames} B-scan{'' if frames == 1 else 's'} of {rows} x {columns}"
+
+
+def summary(outcome: Outcome) -> str:
+    """An outcome in one line."""
+    if outcome.status == "refused":
+        return f"refused: {outcome.name}: {(outcome.error or '').removeprefix(f'{outcome.name}: ')}"
+    scale = outcome.spacing
+    known = scale is not None and scale.axial_um is not None
+    words = [
+        bscans(outcome.frames or 0, outcome.rows or 0, outcome.columns or 0),
+        f"{scale.axial_um:.2f} um per row" if scale is not None and known else "scale unknown",
+        f"{outcome.ms_per_bscan:.0f} ms per B-scan",
+    ]
+    notes = [note for note in outcome.notes if known or not note.startswith("scale unknown")]
+    return f"{outcome.name}: {', '.join(words)}" + (f"; note: {'; '.join(notes)}" if notes else "")
