@@ -29,15 +29,19 @@ class Convolutions(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """U-Net (Ronneberger et al. 2015) with bilinear up-sampling; exact under tiling: nothing in it looks at the whole tile."""
+    """U-Net (Ronneberger et al. 2015); exact under tiling: nothing in it looks at the whole tile.
+
+    On the way up, a 1 x 1 convolution first brings the deeper level to the width of the next one, at its own small size;
+    then it is enlarged (bilinear) and joined with the skip.
+    """
 
     def __init__(self, shape: Shape, classes: int) -> None:
         super().__init__()
         widths = shape.widths()
+        up = list(zip(widths[:0:-1], widths[-2::-1], strict=True))  # (deeper, next) from the bottom to full size
         self.down = nn.ModuleList(Convolutions(above, width, shape.convs) for above, width in zip((1, *widths), widths, strict=False))
-        self.up = nn.ModuleList(
-            Convolutions(width + below, width, shape.convs) for width, below in zip(widths[-2::-1], widths[:0:-1], strict=True)
-        )
+        self.narrow = nn.ModuleList(nn.Conv2d(deeper, width, 1) for deeper, width in up)
+        self.up = nn.ModuleList(Convolutions(2 * width, width, shape.convs) for _, width in up)
         self.head = nn.Conv2d(widths[0], classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,8 +50,9 @@ class UNet(nn.Module):
         for level, block in enumerate(self.down):
             x = block(nn.functional.max_pool2d(x, 2) if level else x)
             skips.append(x)
-        for block, skip in zip(self.up, skips[-2::-1], strict=True):
-            x = block(torch.cat([skip, nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)], 1))
+        for narrow, block, skip in zip(self.narrow, self.up, skips[-2::-1], strict=True):
+            x = nn.functional.interpolate(narrow(x), scale_factor=2, mode="bilinear", align_corners=False)
+            x = block(torch.cat([skip, x], 1))
         logits: Tensor = self.head(x)
         return logits
 

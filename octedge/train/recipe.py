@@ -78,6 +78,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     sampling: Sampling = Sampling()
     axial_um: tuple[float, float, float] = (2.7, 3.87, 5.5)
     steps: int = 2000
+    screen_steps: int = 0  # above 0: candidates are compared after this many steps, only the best is trained for `steps`
     rate: float = 3e-3
     decay: float = 1e-4
     average: float = 0.998  # exponential moving average of the weights, per step
@@ -102,26 +103,19 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a TOML file.
+    """The recipe in a TOML file, or the `recipe.json` of a run.
 
     Raises `UsageError` naming the file and the field that is wrong.
     """
+    decode = msgspec.json.decode if path.suffix == ".json" else msgspec.toml.decode
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Recipe, strict=False)
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such recipe") from error
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        return decode(path.read_bytes(), type=Recipe, strict=False)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); needed is a recipe, see recipes/") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a recipe: {error}") from error
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the recipe as JSON, which `read_run_recipe` reads back unchanged."""
+    """Write the recipe as JSON, which `read_recipe` reads back unchanged."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(recipe), indent=1) + b"\n")
-
-
-def read_run_recipe(path: Path) -> Recipe:
-    """The recipe a run was made with."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Recipe)
-    except (OSError, msgspec.DecodeError) as error:
-        raise UsageError(f"{path}: no readable recipe of a run ({error}); name a folder that `octedge train` wrote") from error
