@@ -40,7 +40,7 @@ STRUCTURES: tuple[Structure, ...] = (
     Structure("os", "photoreceptor outer segments and interdigitation zone", (190, 170, 220), None),
     Structure("rpe", "retinal pigment epithelium", (170, 30, 30), ("UBERON", "0001782", "Pigmented layer of retina")),
     Structure("choroid", "choroid", (204, 121, 167), ("SCT", "68703001", "Choroid")),
-    Structure("sclera", "sclera", (160, 160, 130), ("SCT", "18619003", "Sclera")),
+    Structure("sclera", "sclera", (115, 115, 90), ("SCT", "18619003", "Sclera")),
     Structure("disc", "optic disc", (0, 200, 160), ("SCT", "81016008", "Optic nerve head")),
     Structure("fluid", "fluid", (20, 40, 255), None, ordered=False),
 )
