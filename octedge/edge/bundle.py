@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from octedge.card import ModelCard, decode_card
@@ -44,7 +45,7 @@ class Bundle:
         Raises `ModelError` if `golden.npz` does not hold them.
         """
         try:
-            with np.load(self.path / "golden.npz", allow_pickle=False) as file:
+            with (self.path / "golden.npz").open("rb") as stream, NpzFile(stream, allow_pickle=False) as file:
                 count = sum(key.startswith("frame_") for key in file.files)
                 answers = [Golden(*(file[f"{part}_{index}"] for part in ("frame", "labels", "surfaces"))) for index in range(count)]
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:

@@ -102,8 +102,8 @@ def _line(picture: NDArray[np.float32], ends: NDArray[np.floating], present: NDA
     first = max(int(top[present].min()) - 2, 0)
     last = min(int(bottom[present].max()) + 3, len(picture))
     rows = np.arange(first, last, dtype=np.float32)[:, None]
-    distance = np.maximum(np.maximum(top - rows, rows - bottom), 0)
-    opacity = np.clip(_LINE + 0.5 - distance, 0, 1) * present
+    covered = np.minimum(rows + 0.5, bottom + _LINE) - np.maximum(rows - 0.5, top - _LINE)
+    opacity = np.clip(covered, 0, 1) * present
     band = picture[first:last]
     band += opacity[:, :, None] * (np.array(colour, np.float32) - band)
 
