@@ -155,9 +155,10 @@ def number(name: str, dataset: Dataset, keyword: str, allowed: range, meaning: s
         raise ScanError(f"{label} is missing; {meaning}; the file is probably truncated")
     if not isinstance(value, int):
         raise ScanError(f"{label} is not one whole number; {meaning}; the file is probably damaged")
-    if value not in allowed:
-        raise ScanError(f"{label} = {int(value)}; {meaning}; the file is damaged or not a B-scan")
-    return int(value)
+    whole = int(value)  # pydicom's own integers make `in range` search one by one
+    if whole not in allowed:
+        raise ScanError(f"{label} = {whole}; {meaning}; the file is damaged or not a B-scan")
+    return whole
 
 
 def _layout(name: str, dataset: Dataset) -> tuple[int, int, int, int, int]:
