@@ -132,17 +132,17 @@ def _mean_um(eye: _Eye, x: Array, y: float, margin: Array) -> Array:
     choroid = 150 + 150 * np.exp(-(((x + 0.8) / 4.0) ** 2) - (y / 4.5) ** 2)
     return np.stack(
         [
-            (bundles + arcade + 8) * pit(0.85, 1.3),
-            (26 + 22 * ring) * pit(0.65, 1.5),
-            (26 + 14 * ring) * pit(0.58, 1.3),
-            (25 + 9 * ring) * pit(0.50, 1.2),
-            (23 + 4 * ring) * pit(0.36, 1.0),
-            44 + 14 * ring + 48 * np.exp(-r2 / 0.6**2),
+            (bundles + arcade + 17) * pit(0.85, 1.3),
+            (29 + 22 * ring) * pit(0.65, 1.5),
+            (28 + 15 * ring) * pit(0.58, 1.3),
+            (27 + 10 * ring) * pit(0.50, 1.2),
+            (24 + 4 * ring) * pit(0.36, 1.0),
+            46 + 14 * ring + 48 * np.exp(-r2 / 0.6**2),
             np.full_like(x, 7.5),
             12 + 4 * np.exp(-r2 / 0.4**2),
             15 + 2 * np.exp(-r2 / 0.5**2),
-            13 + 16 * np.exp(-r2 / 0.35**2),
-            np.full_like(x, 35),
+            11 + 17 * np.exp(-r2 / 0.35**2),
+            np.full_like(x, 38),
             choroid * (0.45 + 0.55 * rise(margin / 1.2)),
         ]
     )
