@@ -15,9 +15,9 @@ COMMANDS = {
     "check": ("octedge.cli.check:check", "Say what scans are, and whether they can be segmented."),
     "segment": ("octedge.cli.segment:segment", "Segment scans: files and folders in, one result per scan out."),
     "inspect": ("octedge.cli.inspect_bundle:inspect", "Show what a model bundle is."),
-    "train": ("octedge.cli_workstation:train", "Workstation: train the candidate networks of a recipe."),
-    "select": ("octedge.cli_workstation:select", "Workstation: choose the target network by IoU."),
-    "export": ("octedge.cli_workstation:export", "Workstation: make a bundle of a trained network."),
+    "train": ("octedge.cli.workstation:train", "Workstation: train the candidate networks of a recipe."),
+    "select": ("octedge.cli.workstation:select", "Workstation: choose the target network by IoU."),
+    "export": ("octedge.cli.workstation:export", "Workstation: make a bundle of a trained network."),
 }
 STOPPED = 130  # 128 + SIGINT, as shells count
 

@@ -1,5 +1,6 @@
 """`octedge segment`."""
 
+import math
 from pathlib import Path
 
 import click
@@ -8,7 +9,7 @@ from octedge.cli.batch import COMING, FORMATS, Job, Outcome, identities, run_one
 from octedge.cli.console import complain, progress_bar, say_json
 from octedge.edge.engine import ENGINES
 from octedge.edge.model import open_model
-from octedge.readers import find
+from octedge.readers import Source, find
 from octedge.results.files import make_folder
 
 
@@ -24,6 +25,13 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
     return wanted
 
 
+def _number(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Refuse NaN, which lies in every range."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is not a number of um", ctx, param)
+    return value
+
+
 INPUTS = click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="One machine-readable line per scan on stdout.")
 
@@ -34,8 +42,8 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One machine-readabl
 @click.option("--model", "bundle", type=click.Path(path_type=Path), help="A model bundle's folder [default: the shipped reference].")
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True, help="What runs the network.")
 @click.option("--format", "formats", callback=_formats, metavar="LIST", default=",".join(FORMATS), show_default=True, help="Results.")
-@click.option("--axial-um", type=click.FloatRange(0.2, 50), help="Distance between rows in um, where the file does not say.")
-@click.option("--lateral-um", type=click.FloatRange(0.2, 500), help="Distance between columns in um, where the file does not say.")
+@click.option("--axial-um", type=click.FloatRange(0.2, 50), callback=_number, help="Distance between rows in um, where the file does not say.")
+@click.option("--lateral-um", type=click.FloatRange(0.2, 500), callback=_number, help="Distance between columns in um, where the file does not say.")
 @JSON
 @click.pass_context
 def segment(  # noqa: PLR0913 - one per option
@@ -53,7 +61,7 @@ def segment(  # noqa: PLR0913 - one per option
 
     Ends with 0 if all are done, 1 if some were refused, 2 on a wrong call, 3 if the model or its engine cannot be used.
     """
-    sources = find(inputs)
+    sources = _without_results(find(inputs), inputs, out)
     model = open_model(bundle, engine, complain)
     make_folder(out)
     job = Job(model, out, formats, axial_um, lateral_um, identities(sources))
@@ -67,6 +75,17 @@ def segment(  # noqa: PLR0913 - one per option
         complain(summary(outcome))
     complain(f"scans: {len(sources) - refused} done, {refused} refused; research use only")
     ctx.exit(1 if refused else 0)
+
+
+def _without_results(sources: list[Source], inputs: tuple[Path, ...], out: Path) -> list[Source]:
+    """The sources, but for what earlier runs left in an output folder that lies inside an input folder."""
+    home = out.resolve()
+    if not any(path.resolve() in home.parents for path in inputs):
+        return sources
+    kept = [source for source in sources if home not in source.paths[0].resolve().parents]
+    if len(kept) < len(sources):
+        complain(f"passed over: {len(sources) - len(kept)} files in {out}, the folder for results")
+    return kept
 
 
 def bscans(frames: int, rows: int, columns: int) -> str:

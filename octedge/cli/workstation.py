@@ -1,0 +1,53 @@
+"""`octedge train`, `select` and `export`: what runs on the workstation, with torch."""
+
+from pathlib import Path
+
+import click
+
+from octedge.cli.console import complain, say
+
+RUN = click.argument("run", type=click.Path(path_type=Path))
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--data", default=".", show_default=True, type=click.Path(path_type=Path), help="Folder that the recipe's folders lie in.")
+@click.option("--out", "run", required=True, type=click.Path(path_type=Path), help="Folder for the run: checkpoints, history, scores.")
+@click.option("--resume", is_flag=True, help="Go on where a stopped run was.")
+def train(recipe: Path, data: Path, run: Path, resume: bool) -> None:
+    """Train every candidate of RECIPE (TOML, or a run's recipe.json), compare them by IoU, train the best in full."""
+    from octedge.train.cohort import load
+    from octedge.train.recipe import read_recipe
+    from octedge.train.select import train_all
+
+    wanted = read_recipe(recipe)
+    split = load(wanted, data)
+    for part, sets in (("train", split.train), ("validation", split.validation)):
+        for each in sets:
+            complain(f"{part}: {each.name}, {len(each.patients)} patients, {len(each.examples)} B-scans")
+    selection = train_all(wanted, split, run, complain, resume)
+    say(f"target: {selection.target.name}; next: octedge export {run} --out BUNDLE")
+
+
+@click.command()
+@RUN
+def select(run: Path) -> None:
+    """Show how the candidates of RUN compare, best first."""
+    from octedge.train.select import read_selection
+
+    selection = read_selection(run)
+    say(selection.table())
+    for each in selection.candidates:
+        say(f"{each.name}: {each.scores.line()}")
+
+
+@click.command()
+@RUN
+@click.option("--out", "bundle", required=True, type=click.Path(path_type=Path), help="Folder for the bundle; made if need be.")
+@click.option("--candidate", help="Another candidate than the target.")
+def export(run: Path, bundle: Path, candidate: str | None) -> None:
+    """Make a bundle of RUN's target network: ONNX, card, golden answers, checksums. Needs a checkout of octedge."""
+    from export.bundle import export as make
+
+    card = make(run, bundle, candidate, complain)
+    say(f"{bundle}: {card.id}; next: octedge segment SCAN --model {bundle} --out DIR")

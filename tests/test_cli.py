@@ -1,0 +1,381 @@
+"""The command line: what it prints, what it writes, and how it ends, for good input and bad."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless
+
+import octedge
+from octedge.cli import COMMANDS, main
+from octedge.cli.batch import scaled
+from octedge.edge.bundle import REFERENCE, open_bundle
+from octedge.phantom import Phantom
+from octedge.phantom_files import write_dicom
+from octedge.phantom_look import LOOKS
+from octedge.scan import Scan, Spacing
+from tests.support import CARD, digests, tiny_bundle
+
+LOOK = replace(LOOKS["spectralis"], rows=96, columns=140, span_mm=0.5)
+CANARY = "CANARY^SECRET"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("OCTEDGE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def octedge_(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    assert result.output.isascii()
+    return result
+
+
+def lines(result: Result) -> list[dict]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture
+def scans(tmp_path) -> Path:
+    """A volume of three B-scans, and a picture."""
+    folder = tmp_path / "my scans"
+    folder.mkdir()
+    write_dicom(Phantom(LOOK, 3, 1), folder / "scan7.dcm")
+    Image.fromarray(Phantom(LOOK, 1, 2).bscan(0).image).save(folder / "picture.png")
+    return folder
+
+
+def test_segment_needs_no_option_but_out_and_model(scans, bundle, tmp_path):
+    out = tmp_path / "new" / "out"
+    result = octedge_("segment", scans, "--out", out, "--model", bundle)
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert sorted(digests(out)) == ["picture.npz", "picture.overlay.png", "scan7.npz", *(f"scan7/overlay_00{index}.png" for index in range(3))]
+    told = result.stderr.splitlines()
+    assert any(line.startswith("scan7: 3 B-scans of 96 x 140, 3.87 um per row, ") for line in told)
+    assert any(line.startswith("picture: 1 B-scan of 96 x 140, scale unknown, ") for line in told)
+    assert told[-1] == "scans: 2 done, 0 refused; research use only"
+
+
+def test_the_result_holds_what_the_model_answers(scans, bundle, tmp_path):
+    octedge_("segment", scans / "scan7.dcm", "--out", tmp_path / "out", "--model", bundle, "--format", "npz")
+    direct = octedge.open_model(bundle).segment(octedge.read(scans / "scan7.dcm"))
+    with np.load(tmp_path / "out" / "scan7.npz", allow_pickle=False) as file:
+        assert np.array_equal(file["labels"], direct.labels)
+        assert np.array_equal(file["surfaces"], direct.surfaces)
+        assert file["spacing_mm"][0] == pytest.approx(0.00387)
+    assert sorted(digests(tmp_path / "out")) == ["scan7.npz"]
+
+
+def test_json_is_one_line_per_scan_on_stdout(scans, bundle, tmp_path):
+    (scans / "broken.dcm").write_bytes(b"")
+    result = octedge_("segment", scans, "--out", tmp_path / "out", "--model", bundle, "--json", "--axial-um", 3.5)
+    assert result.exit_code == 1
+    found = {line["name"]: line for line in lines(result)}
+    assert {name: line["status"] for name, line in found.items()} == {"broken": "refused", "picture": "done", "scan7": "done"}
+    assert found["broken"]["error"]
+    scan = found["scan7"]
+    assert (scan["frames"], scan["rows"], scan["columns"], scan["model"]) == (3, 96, 140, "tiny")
+    assert scan["spacing"] == {
+        "axial_um": 3.5,
+        "lateral_um": pytest.approx(11.6),
+        "between_um": pytest.approx(250),
+        "source": f"axial given by the user, else {octedge.read(scans / 'scan7.dcm').spacing.source}",
+    }
+    assert scan["notes"][-1] == "axial spacing 3.5 um given by the user; the file says 3.87 um"
+    assert set(scan["seconds"]) == {"read", "engine", "order", "write"}
+    assert scan["ms_per_bscan"] == pytest.approx(sum(scan["seconds"].values()) * 1000 / 3, rel=0.05)
+    assert scan["outputs"] == ["scan7.npz", "scan7/overlay_000.png", "scan7/overlay_001.png", "scan7/overlay_002.png"]
+    assert all((tmp_path / "out" / name).is_file() for name in scan["outputs"])
+
+
+def test_equal_input_gives_equal_bytes(scans, bundle, tmp_path):
+    for name in ("one", "two"):
+        octedge_("segment", scans, "--out", tmp_path / name, "--model", bundle)
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+def test_results_inside_the_input_folder_are_no_input_of_the_next_run(scans, bundle):
+    for _ in range(2):
+        result = octedge_("segment", scans, "--out", scans / "results", "--model", bundle)
+        assert result.exit_code == 0, result.stderr
+    assert "passed over: 4 files" in result.stderr  # the pictures; result archives are known as such
+
+
+def one_corrupt_frame(path: Path) -> None:
+    """A compressed volume whose middle frame is noise."""
+    write_dicom(Phantom(LOOK, 3, 1), path)
+    dataset = dcmread(path)
+    parts = []
+    for frame in dataset.pixel_array:
+        file = BytesIO()
+        Image.fromarray(frame).save(file, "JPEG2000", irreversible=False, no_jp2=True)
+        parts.append(file.getvalue())
+    parts[0] = bytes(reversed(parts[0]))
+    dataset.PixelData = encapsulate(parts)
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.save_as(path)
+
+
+def truncated(path: Path, make: Callable[[Path], None]) -> None:
+    make(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+
+
+def colour(path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+
+
+def png(path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 140), dtype=np.uint8)).save(path)
+
+
+BAD: dict[str, Callable[[Path], None]] = {
+    "empty.dcm": lambda path: path.write_bytes(b"") and None,
+    "empty.png": lambda path: path.write_bytes(b"") and None,
+    "empty.npz": lambda path: path.write_bytes(b"") and None,
+    "empty.vol": lambda path: path.write_bytes(b"") and None,
+    "text.dcm": lambda path: path.write_text("no DICOM, but words") and None,
+    "zeros.tif": lambda path: path.write_bytes(bytes(4096)) and None,
+    "colour.png": colour,
+    "half.png": lambda path: truncated(path, png),
+    "half.dcm": lambda path: truncated(path, lambda path: write_dicom(Phantom(LOOK, 3, 1), path)),
+    "frame.dcm": one_corrupt_frame,
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("command", ["segment", "check"])
+def test_a_bad_scan_is_refused_in_one_line_and_the_others_are_done(scans, bundle, tmp_path, name, command):
+    BAD[name](scans / name)
+    options = ("--out", tmp_path / "out", "--model", bundle) if command == "segment" else ()
+    result = octedge_(command, scans, *options)
+    assert result.exit_code == 1
+    if command == "segment":
+        [line] = [line for line in result.stderr.splitlines() if line.startswith("refused: ")]
+        assert line.startswith(f"refused: {Path(name).stem}: ")
+        assert result.stderr.splitlines()[-1] == "scans: 2 done, 1 refused; research use only"
+        assert sorted(path.name for path in (tmp_path / "out").glob("*.npz")) == ["picture.npz", "scan7.npz"]
+        assert not [path for path in digests(tmp_path / "out") if "tmp" in path or Path(name).stem in path]
+    else:
+        assert result.stdout.count("verdict  can be segmented") == 2
+        assert result.stdout.count("verdict  refused: ") == 1
+
+
+WRONG_CALLS = [
+    ("segment",),
+    ("segment", "nowhere.dcm", "--out", "out"),
+    ("segment", "scan7.dcm"),
+    ("segment", "scan7.dcm", "--out", "out", "--format", "sr"),
+    ("segment", "scan7.dcm", "--out", "out", "--format", "npz,pdf"),
+    ("segment", "scan7.dcm", "--out", "out", "--format", ","),
+    ("segment", "scan7.dcm", "--out", "out", "--engine", "cuda"),
+    ("segment", "scan7.dcm", "--out", "out", "--axial-um", "0"),
+    ("segment", "scan7.dcm", "--out", "out", "--axial-um", "0.00387"),
+    ("segment", "scan7.dcm", "--out", "out", "--lateral-um", "nan"),
+    ("segment", "scan7.dcm", "--out", "out", "--unknown"),
+    ("check",),
+    ("check", "nowhere"),
+    ("unknown",),
+]
+
+
+@pytest.mark.parametrize("call", WRONG_CALLS, ids=" ".join)
+def test_a_wrong_call_ends_with_2_and_writes_nothing(scans, monkeypatch, call):
+    monkeypatch.chdir(scans)
+    before = digests(scans)
+    assert octedge_(*call).exit_code == 2
+    assert digests(scans) == before
+
+
+def test_formats_to_come_are_named_as_such(scans, tmp_path):
+    result = octedge_("segment", scans, "--out", tmp_path / "out", "--format", "npz,heightmap")
+    assert "'heightmap' comes later; available are npz, overlay" in result.stderr
+
+
+@pytest.mark.parametrize("engine", ["openvino", "tensorrt", "rtx"])
+def test_an_engine_that_is_not_there_ends_with_3(scans, bundle, tmp_path, engine):
+    result = octedge_("segment", scans, "--out", tmp_path / "out", "--model", bundle, "--engine", engine)
+    assert result.exit_code == 3
+    assert result.stderr == f"error: engine {engine} is not in this version of octedge; use --engine ort\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_bundle_ends_with_3(scans, tmp_path):
+    folder = tiny_bundle(tmp_path / "tiny")
+    (folder / "model.onnx").write_bytes(b"")
+    for call in (("segment", scans, "--out", tmp_path / "out", "--model", folder), ("inspect", folder), ("demo", "--out", tmp_path / "d", "--model", folder)):
+        result = octedge_(*call)
+        assert result.exit_code == 3
+        assert "error: tiny/model.onnx was changed" in result.stderr
+
+
+def test_an_output_folder_below_a_file_ends_with_1_and_one_line(scans, bundle, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = octedge_("segment", scans, "--out", tmp_path / "file" / "out", "--model", bundle)
+    assert result.exit_code == 1
+    assert "cannot be written (Not a directory); a part of the path is a file; choose another folder" in result.stderr.splitlines()[-1]
+
+
+def test_a_full_disk_stops_the_run_and_leaves_no_part_of_a_file(scans, bundle, tmp_path, monkeypatch):
+    octedge_("segment", scans / "picture.png", "--out", tmp_path / "out", "--model", bundle)
+    before = digests(tmp_path / "out")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = octedge_("segment", scans, "--out", tmp_path / "out", "--model", bundle)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].endswith("free space on the disk, or choose another folder")
+    assert digests(tmp_path / "out") == before
+
+
+def test_an_input_is_never_overwritten(bundle, tmp_path):
+    np.savez(tmp_path / "scan.npz", image=Phantom(LOOK, 1, 1).bscan(0).image)
+    before = digests(tmp_path)
+    result = octedge_("segment", tmp_path / "scan.npz", "--out", tmp_path, "--model", bundle, "--format", "npz")
+    assert result.exit_code == 2
+    assert "is an input" in result.stderr
+    assert digests(tmp_path) == before
+
+
+def test_ctrl_c_ends_with_130_and_one_line(scans, bundle, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("octedge.cli.batch.write_npz", stop)
+    result = octedge_("segment", scans, "--out", tmp_path / "out", "--model", bundle)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1].startswith("stopped: ")
+    assert not list((tmp_path / "out").rglob("*.tmp")) + list((tmp_path / "out").rglob(".octedge*"))
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_no_patient_is_in_any_output(bundle, tmp_path, broken):
+    path = tmp_path / "in" / "scan7.dcm"
+    path.parent.mkdir()
+    write_dicom(Phantom(LOOK, 2, 1), path)
+    dataset = dcmread(path)
+    dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = CANARY, "CANARY-ID", "19010203"
+    dataset.PatientComments = dataset.StudyDescription = dataset.AccessionNumber = dataset.InstitutionName = "CANARY"
+    if broken:
+        dataset.PixelData = dataset.PixelData[:100]
+    dataset.save_as(path)
+    for options in ((), ("--json",)):
+        results = [
+            octedge_("segment", path.parent, "--out", tmp_path / "out", "--model", bundle, *options),
+            octedge_("check", path.parent, *options),
+        ]
+        assert [result.exit_code for result in results] == [int(broken)] * 2
+        for text in [result.output for result in results]:
+            assert "CANARY" not in text
+            assert "1901" not in text
+    for file in (file for file in (tmp_path / "out").rglob("*") if file.is_file()):
+        content = file.read_bytes()
+        if file.suffix == ".png":
+            with Image.open(file) as picture:
+                content += repr(picture.info).encode()
+        assert b"CANARY" not in content
+        assert "CANARY".encode("utf-32-le") not in content
+
+
+def test_check_says_what_a_scan_is(scans):
+    result = octedge_("check", scans)
+    assert result.exit_code == 0
+    volume = result.stdout[result.stdout.index("scan7") :].splitlines()
+    assert volume[1] == "  device   octedge phantom, looks like Spectralis"
+    assert volume[2] == "  pattern  volume, 3 B-scans of 96 x 140"
+    assert volume[3].startswith("  spacing  3.87 x 11.60 um per px, 250 um between B-scans (DICOM")
+    assert volume[4] == "  eye      right"
+    assert volume[-1] == "  verdict  can be segmented"
+    assert "  spacing  scale unknown" in result.stdout
+
+
+def test_check_as_json_says_the_same(scans):
+    found = {line["name"]: line for line in lines(octedge_("check", "--json", scans))}
+    assert found["scan7"]["laterality"] == "R"
+    assert found["scan7"]["spacing"]["axial_um"] == pytest.approx(3.87)
+    assert found["picture"]["spacing"]["axial_um"] is None
+    assert {line["status"] for line in found.values()} == {"ok"}
+
+
+def test_inspect_shows_card_files_and_golden_frames(bundle):
+    result = octedge_("inspect", bundle)
+    assert result.exit_code == 0
+    assert "model      tiny" in result.stdout
+    for name, digest in open_bundle(bundle).sums.items():
+        assert f"{digest}  {name}" in result.stdout
+    assert "2 golden frames" in result.stdout
+
+
+def test_doctor_tries_the_model(bundle):
+    result = octedge_("doctor", "--model", bundle)
+    assert result.exit_code == 0
+    assert "ok    model        tiny on onnxruntime" in result.stdout
+    assert "100.000% of 2 golden frames" in result.stdout
+
+
+def test_doctor_names_packages_that_overwrite_each_other(bundle, monkeypatch):
+    both = {"onnxruntime": ["onnxruntime", "onnxruntime-gpu"]}
+    monkeypatch.setattr("octedge.edge.doctor.packages_distributions", lambda: both)
+    result = octedge_("doctor", "--model", bundle)
+    assert result.exit_code == 3
+    assert "repair: pip uninstall -y onnxruntime onnxruntime-gpu && pip install octedge[cpu]" in result.stdout
+
+
+def test_doctor_ends_with_3_where_nothing_can_be_segmented(tmp_path, monkeypatch):
+    monkeypatch.setattr("octedge.edge.doctor.packages_distributions", dict)
+    result = octedge_("doctor", "--model", tmp_path)
+    assert result.exit_code == 3
+    assert "fail  onnxruntime  not installed; repair: pip install octedge[cpu]" in result.stdout
+    assert "fail  model" in result.stdout
+
+
+def test_doctor_notes_a_cache_that_cannot_be_written(bundle, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OCTEDGE_CACHE", str(tmp_path / "file"))
+    result = octedge_("doctor", "--model", bundle)
+    assert result.exit_code == 0
+    assert "cannot be written: the engine is checked at every start; repair: set OCTEDGE_CACHE" in result.stdout
+
+
+def test_the_overview_lists_every_command_without_importing_one():
+    result = octedge_("--help")
+    assert all(f"  {name} " in result.stdout for name in COMMANDS)
+    assert "Research use only" in " ".join(result.stdout.split())
+    assert octedge_("--version").stdout == f"octedge, version {octedge.__version__}\n"
+
+
+def test_the_scale_given_by_the_user_is_used_and_said():
+    scan = Scan("s", 1, 2, 2, lambda _: np.zeros((2, 2), np.uint8), Spacing(0.002, 0.01, 0.1, "a header"))
+    assert scaled(scan, None, None) is scan
+    assert scaled(scan, 2.001, None).notes == ()  # as the file says
+    both = scaled(replace(scan, spacing=Spacing()), 2, 10).spacing
+    assert both == Spacing(0.002, 0.01, None, "axial and lateral given by the user")
+    assert scaled(scan, None, 12).spacing == Spacing(0.002, 0.012, 0.1, "lateral given by the user, else a header")
+    assert CARD.axial_range.factor(2.0) != 1
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="no reference model in this checkout")
+def test_the_reference_model_is_intact():
+    assert octedge_("inspect").exit_code == 0
