@@ -15,6 +15,7 @@ from octedge.scan import Frame, Scan, range_note, to_uint8
 
 Grey = NDArray[np.unsignedinteger]
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0 tags
+_EXTENTS = ((273, 279), (324, 325))  # offsets and byte counts of strips, of tiles
 
 _DAMAGE = (EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, SyntaxError, MemoryError, struct.error)
 
@@ -34,8 +35,8 @@ def read_image(path: Path, name: str) -> Scan:
     16 bit grey is reduced by the rule of `scan.to_uint8`; colour whose channels are equal is grey. Raises `ScanError`.
     """
     with _opened(path) as image:
-        pages = getattr(image, "n_frames", 1)
-        sizes = {_size(image, page) for page in range(pages)}
+        pages = _page_count(path, image)
+        sizes = {_size(path, image, page) for page in range(pages)}
         if len(sizes) > 1:
             raise ScanError(f"{path.name}: pages of mixed size {sorted(sizes)} (columns, rows); a volume has one size, split the file")
         image.seek(pages // 2)
@@ -76,8 +77,43 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             raise ScanError(f"{path.name}: cannot be decoded ({type(error).__name__}); the file is probably damaged") from None
 
 
-def _size(image: Image.Image, page: int) -> tuple[int, int]:
+def _page_count(path: Path, image: Image.Image) -> int:
+    """The pages of a TIFF by its chain of directories (TIFF 6.0 section 2), 1 for anything else.
+
+    pillow counts the pages it can reach: of a truncated volume the rest would be missing without a word.
+    """
+    pages = getattr(image, "n_frames", 1)
+    if image.format != "TIFF":
+        if pages != 1:
+            raise ScanError(f"{path.name}: {pages} pictures in one {image.format}; only TIFF holds volumes")
+        return 1
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = "<" if head[:2] == b"II" else ">"
+        big = struct.unpack(order + "H", head[2:4])[0] == 43
+        count_size, entry, link = ("Q", 20, "Q") if big else ("H", 12, "I")
+        (offset,) = struct.unpack_from(order + link, head, 8 if big else 4)
+        for found in range(pages + 1):
+            if offset == 0:
+                return found
+            file.seek(offset)
+            (entries,) = struct.unpack(order + count_size, file.read(struct.calcsize(order + count_size)))
+            file.seek(entries * entry, 1)
+            (offset,) = struct.unpack(order + link, file.read(struct.calcsize(order + link)))
+    raise ScanError(f"{path.name}: more pages are announced than the {pages} that can be read; the file is damaged")
+
+
+def _size(path: Path, image: Image.Image, page: int) -> tuple[int, int]:
+    """Columns and rows of a page; of a TIFF only if the file holds all its strips or tiles, which pillow does not ensure."""
     image.seek(page)
+    if image.format != "TIFF":
+        return image.size
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    offsets, counts = next(((tags[first], tags[second]) for first, second in _EXTENTS if first in tags and second in tags), ((), ()))
+    size, end = path.stat().st_size, max(map(sum, zip(offsets, counts, strict=True)), default=0)
+    if not 0 < end <= size:
+        where = f"ends at byte {end}" if end else "has no place"
+        raise ScanError(f"{path.name}: page {page} {where}, the file has {size} bytes; it is truncated, copy it again")
     return image.size
 
 

@@ -61,7 +61,7 @@ def _padded(data: bytes) -> bytes:
 def save(path: Path, dataset: Dataset, syntax: str = ExplicitVRLittleEndian) -> Path:
     """Write a data set; pixels are taken as they are, in the byte order of the syntax."""
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
     if not pydicom.uid.UID(syntax).is_compressed or syntax.endswith(".99"):
         dataset["PixelData"].VR = "OW" if dataset.get("BitsAllocated", 8) == 16 or syntax == "1.2.840.10008.1.2" else "OB"
     with warnings.catch_warnings():

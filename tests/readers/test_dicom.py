@@ -28,7 +28,8 @@ def pixels(scan: Scan) -> np.ndarray:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", [(3, 8, 6), (1, 1, 1), (3, 5, 3)])
 def test_pixels_are_those_pydicom_decodes_in_every_native_syntax(tmp_path: Path, syntax: str, dtype: type, shape: tuple) -> None:
-    array = frames(*shape, top=np.iinfo(dtype).max + 1, dtype=dtype)
+    count, rows, columns = shape
+    array = frames(count, rows, columns, np.iinfo(dtype).max + 1, dtype)
     stored = array.astype(array.dtype.newbyteorder(">")) if syntax == BIG else array
     path = write(tmp_path / "a.dcm", stored, syntax=syntax)
     expected = pydicom.dcmread(path).pixel_array.reshape(shape)
@@ -43,7 +44,7 @@ def test_8_bit_pixels_in_big_endian_words_are_unswapped(tmp_path: Path, shape: t
     dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
     dataset["PixelData"].VR = "OW"
     dataset.file_meta = pydicom.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = BIG
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(BIG)
     pydicom.dcmwrite(tmp_path / "a.dcm", dataset, enforce_file_format=True)
     assert np.array_equal(pydicom.dcmread(tmp_path / "a.dcm").pixel_array, array)
     assert np.array_equal(pixels(read(tmp_path / "a.dcm")), array)
@@ -210,7 +211,8 @@ def test_per_frame_spacing_counts_where_all_frames_agree(tmp_path: Path, second:
 
 @pytest.mark.parametrize(
     ("stated", "kept"),
-    [(["0.3", "0.0116"], (None, 0.0116)), (["0.0039", "0.5"], (0.0039, None)), (["0.0039", "0"], (0.0039, None)), (["1", "1"], (None, None))],
+    [(["0.3", "0.0116"], (None, 0.0116)), (["0.0039", "0.5"], (0.0039, None)), (["0.0039", "0"], (0.0039, None)),
+     (["1", "1"], (None, None))],
 )
 def test_implausible_spacing_is_dropped_and_said(tmp_path: Path, stated: list, kept: tuple) -> None:
     def change(dataset: pydicom.Dataset) -> None:
@@ -276,7 +278,8 @@ def test_a_series_is_one_scan_in_the_order_of_positions(tmp_path: Path) -> None:
     array = series(tmp_path / "exam", ImagePositionPatient=places, ImageOrientationPatient=[[1, 0, 0, 0, 1, 0]] * 4)
     scan = read(tmp_path / "exam")
     assert np.array_equal(pixels(scan), array[[1, 2, 0, 3]])
-    assert (scan.name, scan.notes[0], scan.spacing.between) == ("exam", "4 single-frame files ordered by plane position", pytest.approx(0.1))
+    assert (scan.name, scan.notes[0]) == ("exam", "4 single-frame files ordered by plane position")
+    assert scan.spacing.between == pytest.approx(0.1)
     assert scan.source_ids["SOPInstanceUID"] == "\\".join(f"1.2.3.9.{index}" for index in (1, 2, 0, 3))
 
 
