@@ -168,6 +168,13 @@ def test_rubbish_after_the_mark_is_refused(tmp_path_factory: pytest.TempPathFact
     assert outcome(path) is None
 
 
+def test_a_file_that_ends_too_early_is_refused_with_the_byte_counts(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dcm", frames())
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ScanError, match="PixelData ends after 124 bytes, 3 frames x 8 rows x 6 columns of 8 bit need 144"):
+        read(path)
+
+
 def test_a_file_that_shrinks_after_opening_is_refused_by_frame(tmp_path: Path) -> None:
     path = write(tmp_path / "a.dcm", frames())
     scan = read(path)
