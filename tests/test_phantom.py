@@ -102,7 +102,8 @@ def test_a_bscan_does_not_depend_on_the_order_of_calls():
 
 
 def test_every_frame_and_every_seed_is_different():
-    images = [Phantom(SMALL, 3, seed).bscan(index).image for seed in (0, 1) for index in (0, 1)]
+    look = replace(SMALL, span_mm=0.0)  # the same place again: speckle and movement still differ
+    images = [Phantom(look, 3, seed).bscan(index).image for seed in (0, 1) for index in (0, 1)]
     for one, other in pairwise(images):
         assert (one != other).mean() > 0.3
 
