@@ -67,7 +67,8 @@ def test_segment_needs_no_option_but_out_and_model(scans, bundle, tmp_path):
     result = octedge_("segment", scans, "--out", out, "--model", bundle)
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert sorted(digests(out)) == ["picture.npz", "picture.overlay.png", "scan7.npz", *(f"scan7/overlay_00{index}.png" for index in range(3))]
+    pictures = [f"scan7/overlay_00{index}.png" for index in range(3)]
+    assert sorted(digests(out)) == ["picture.npz", "picture.overlay.png", "scan7.npz", *pictures]
     told = result.stderr.splitlines()
     assert any(line.startswith("scan7: 3 B-scans of 96 x 140, 3.87 um per row, ") for line in told)
     assert any(line.startswith("picture: 1 B-scan of 96 x 140, scale unknown, ") for line in told)
@@ -135,7 +136,7 @@ def one_corrupt_frame(path: Path) -> None:
     dataset.save_as(path)
 
 
-def truncated(path: Path, make: Callable[[Path], None]) -> None:
+def truncated(path: Path, make: Callable[[Path], object]) -> None:
     make(path)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 3])
@@ -149,13 +150,13 @@ def png(path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 140), dtype=np.uint8)).save(path)
 
 
-BAD: dict[str, Callable[[Path], None]] = {
-    "empty.dcm": lambda path: path.write_bytes(b"") and None,
-    "empty.png": lambda path: path.write_bytes(b"") and None,
-    "empty.npz": lambda path: path.write_bytes(b"") and None,
-    "empty.vol": lambda path: path.write_bytes(b"") and None,
-    "text.dcm": lambda path: path.write_text("no DICOM, but words") and None,
-    "zeros.tif": lambda path: path.write_bytes(bytes(4096)) and None,
+BAD: dict[str, Callable[[Path], object]] = {
+    "empty.dcm": lambda path: path.write_bytes(b""),
+    "empty.png": lambda path: path.write_bytes(b""),
+    "empty.npz": lambda path: path.write_bytes(b""),
+    "empty.vol": lambda path: path.write_bytes(b""),
+    "text.dcm": lambda path: path.write_text("no DICOM, but words"),
+    "zeros.tif": lambda path: path.write_bytes(bytes(4096)),
     "colour.png": colour,
     "half.png": lambda path: truncated(path, png),
     "half.dcm": lambda path: truncated(path, lambda path: write_dicom(Phantom(LOOK, 3, 1), path)),
@@ -223,7 +224,8 @@ def test_an_engine_that_is_not_there_ends_with_3(scans, bundle, tmp_path, engine
 def test_a_damaged_bundle_ends_with_3(scans, tmp_path):
     folder = tiny_bundle(tmp_path / "tiny")
     (folder / "model.onnx").write_bytes(b"")
-    for call in (("segment", scans, "--out", tmp_path / "out", "--model", folder), ("inspect", folder), ("demo", "--out", tmp_path / "d", "--model", folder)):
+    options = ("--out", tmp_path / "out", "--model", folder)
+    for call in (("segment", scans, *options), ("inspect", folder), ("demo", *options)):
         result = octedge_(*call)
         assert result.exit_code == 3
         assert "error: tiny/model.onnx was changed" in result.stderr

@@ -34,11 +34,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        try:
-            command = getattr(import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            what = f"{cmd_name} needs {error.name}, which is not installed"
-            raise UsageError(f"{what}; pip install octedge[dev], or call it from a checkout") from error
+        command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
 
@@ -54,6 +50,11 @@ class LazyGroup(click.Group):
         except OctedgeError as error:
             complain(f"error: {error}")
             ctx.exit(error.exit_status)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("octedge"):
+                raise
+            complain(f"error: this command needs {error.name}, which is not installed; pip install octedge[train,export] in a checkout")
+            ctx.exit(UsageError.exit_status)
         except KeyboardInterrupt:
             complain("stopped: results written so far are whole, the others are not there")
             ctx.exit(STOPPED)

@@ -41,9 +41,11 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One machine-readabl
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results; made if need be.")
 @click.option("--model", "bundle", type=click.Path(path_type=Path), help="A model bundle's folder [default: the shipped reference].")
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True, help="What runs the network.")
-@click.option("--format", "formats", callback=_formats, metavar="LIST", default=",".join(FORMATS), show_default=True, help="Results.")
-@click.option("--axial-um", type=click.FloatRange(0.2, 50), callback=_number, help="Distance between rows in um, where the file does not say.")
-@click.option("--lateral-um", type=click.FloatRange(0.2, 500), callback=_number, help="Distance between columns in um, where the file does not say.")
+@click.option(
+    "--format", "formats", callback=_formats, metavar="LIST", default=",".join(FORMATS), show_default=True, help="What is written per scan."
+)
+@click.option("--axial-um", type=click.FloatRange(0.2, 50), callback=_number, help="Distance between rows, if the file does not say.")
+@click.option("--lateral-um", type=click.FloatRange(0.2, 500), callback=_number, help="Distance between columns, if the file does not say.")
 @JSON
 @click.pass_context
 def segment(  # noqa: PLR0913 - one per option
