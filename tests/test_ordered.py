@@ -256,6 +256,20 @@ def test_known_edges_are_found_within_a_twentieth_of_a_row(gaps: list[float], sl
     np.testing.assert_allclose(surfaces[:, 0], edges, atol=0.05)
 
 
+@given(log_probabilities(rows=8, columns=2))
+def test_a_surface_lies_where_the_scores_of_its_two_classes_cross_fluid_counted(scores: np.ndarray) -> None:
+    _, surfaces = decode(scores, CHAIN)
+    rows = scores.shape[1]
+    place, e = labels_from_surfaces(surfaces, rows), expected_chain_scores(scores)
+    for index, column in np.ndindex(*surfaces.shape):
+        below = int((place[:, column] <= index).sum())
+        if 0 < below < rows:
+            upper, lower = place[below - 1, column], place[below, column]
+            before, after = (e[upper, row, column] - e[lower, row, column] for row in (below - 1, below))
+            share = before / (before - after) if before > after else 0.5
+            assert surfaces[index, column] == pytest.approx(below - 1 + np.clip(share, 1 / 128, 127 / 128), abs=1e-4)
+
+
 # --- columns do not know each other ----------------------------------------------------------------------------------
 
 
