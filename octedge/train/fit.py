@@ -76,6 +76,8 @@ def fit(name: str, recipe: Recipe, split: Split, folder: Path, say: Say, resume:
     state = folder / "state.pt"
     if resume and state.exists():
         training.load(state)
+        if training.step == recipe.steps and (folder / "scores.json").exists():
+            return msgspec.json.decode((folder / "scores.json").read_bytes(), type=Scores)
     sampler = Sampler(split.train, recipe.structures, recipe.sampling, recipe.seed)
     if not sampler.sets:
         raise UsageError("no source has B-scans left to train on; hold fewer patients back")

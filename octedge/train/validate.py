@@ -97,14 +97,15 @@ def score(decoder: Decoder, structures: tuple[str, ...], sets: tuple[Set, ...]) 
 
 def _score_set(decoder: Decoder, structures: tuple[str, ...], data: Set) -> SetScores:
     table = merge_table(structures, data.groups)
-    own, wanted = surface_names(structures), surface_names(data.groups)
-    pick = [own.index(name) for name in wanted]
+    own, marked = surface_names(structures), surface_names(data.groups)
+    wanted = [name for name in marked if name in own]  # a set that skips structures marks borders no model has
+    pick, given = [own.index(name) for name in wanted], [marked.index(name) for name in wanted]
     overlaps: Overlap | None = None
     distances: Distance | None = None
     for example in data.examples:
         layers = decoder(example.image)
         seen = _overlap(to_groups(layers.labels, table), example.reference, data.groups)
-        apart = distance(layers.surfaces[pick], example.surfaces)
+        apart = distance(layers.surfaces[pick], example.surfaces[given])
         overlaps = seen if overlaps is None else overlaps + seen
         distances = apart if distances is None else distances + apart
     assert overlaps is not None and distances is not None
