@@ -11,6 +11,7 @@ import click
 from export.bundle import export
 from octedge.edge.bundle import REFERENCE
 from octedge.train.cohort import load
+from octedge.train.fit import Course
 from octedge.train.recipe import read_recipe
 from octedge.train.select import train_all
 
@@ -24,7 +25,7 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "reference.toml"
 def main(data: Path, run: Path, resume: bool) -> None:
     """About two hours on two cores; progress goes to stderr."""
     recipe = read_recipe(RECIPE)
-    train_all(recipe, load(recipe, data), run, _say, resume)
+    train_all(Course(recipe, load(recipe, data), _say, resume), run)
     card = export(run, REFERENCE, None, _say)
     size = sum(file.stat().st_size for file in REFERENCE.iterdir())
     print(f"{card.id}: {size / 1e6:.2f} MB in {REFERENCE.name}")

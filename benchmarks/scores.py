@@ -81,7 +81,8 @@ def main(data: Path, bundle: Path | None) -> None:
 
 
 def _show_set(data: Set, scores: SetScores) -> None:
-    print(f"**{data.name}**, {len(data.examples)} B-scans of {', '.join(data.patients) if len(data.patients) < 9 else 'other seeds'}: ", end="")
+    who = ", ".join(data.patients) if len(data.patients) < 9 else "other seeds"
+    print(f"**{data.name}**, {len(data.examples)} B-scans of {who}: ", end="")
     print(f"mean over layers Dice {scores.dice:.3f}, IoU {scores.iou:.3f}, boundary error {scores.boundary:.2f} px\n")
     print("| label | IoU | Dice | boundary above, px |\n|---|--:|--:|--:|")
     above = {name.split("|")[1]: value for name, value in scores.boundaries.items()}

@@ -27,14 +27,13 @@ def model_card(card: ModelCard) -> str:
         "| source | patients | B-scans | licence as stated | origin | labels |",
         "|---|--:|--:|---|---|---|",
     ]
-    lines += [
-        f"| {each.name} | {each.patients} | {each.bscans} | {each.licence} | {each.origin} | {' '.join(each.labels)} |" for each in card.sources
-    ]
+    for each in card.sources:
+        cells = [each.name, each.patients, each.bscans, each.licence, each.origin, " ".join(each.labels)]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += ["", "## Scores on held-out subjects", "", "| source | label | IoU | Dice | boundary above, px |", "|---|---|--:|--:|--:|"]
-    lines += [
-        f"| {each.source} | {each.label} | {each.iou:.3f} | {each.dice:.3f} | {'' if each.boundary_px is None else f'{each.boundary_px:.2f}'} |"
-        for each in card.scores
-    ]
+    for score in card.scores:
+        px = "" if score.boundary_px is None else f"{score.boundary_px:.2f}"
+        lines.append(f"| {score.source} | {score.label} | {score.iou:.3f} | {score.dice:.3f} | {px} |")
     lines += ["", "Fluid is left out of the layers' scores where the source marks it.", "", "## Where it is weak", ""]
     lines += [f"- {caveat}" for caveat in card.caveats]
     return "\n".join(lines) + "\n"

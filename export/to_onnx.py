@@ -38,7 +38,7 @@ def to_graph(graph: Graph, downs: int) -> onnx.ModelProto:
             verbose=False,
         )
     assert program is not None
-    model = onnxslim.slim(program.model_proto)
+    model: onnx.ModelProto = onnxslim.slim(program.model_proto)
     _forget_origin(model)
     opset = {each.domain: each.version for each in model.opset_import}
     if opset.get("") != OPSET or model.ir_version != IR:

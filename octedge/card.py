@@ -61,7 +61,8 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
-            raise ModelError(f"the card has schema {self.schema}, this octedge reads schema {SCHEMA}; use a matching octedge or export the model anew")
+            what = f"the card has schema {self.schema}, this octedge reads schema {SCHEMA}"
+            raise ModelError(f"{what}; use a matching octedge or export the model anew")
         if not 2 <= len(self.structures) <= 254:
             raise ModelError(f"the card lists {len(self.structures)} structures; 2 to 254 are possible")
         try:

@@ -72,5 +72,6 @@ def distance(predicted: NDArray[np.floating], reference: NDArray[np.floating]) -
     return Distance(np.abs(error).sum(axis=1), error.sum(axis=1), known.sum(axis=1).astype(np.int64))
 
 
-def _ratio(above: NDArray, below: NDArray) -> NDArray[np.float64]:
-    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+def _ratio(above: NDArray[np.number], below: NDArray[np.number]) -> NDArray[np.float64]:
+    out: NDArray[np.float64] = np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+    return out

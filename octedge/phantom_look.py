@@ -150,7 +150,7 @@ def draw_steps(tones: NDArray[np.floating], edges: NDArray[np.floating], rows: i
     return steps[:rows]
 
 
-def cover(tone: Floats, top: Array, bottom: Array, value: float, strength: Array | float = 1.0) -> None:
+def cover(tone: Floats, top: Array, bottom: Array, value: float, strength: NDArray[np.floating] | float = 1.0) -> None:
     """Paint `value` between `top` and `bottom` (W, in rows) over tone (H, W), with exact coverage, in place."""
     columns = np.flatnonzero((bottom > top) & (np.asarray(strength) > 0))
     if not len(columns):
@@ -289,4 +289,5 @@ def form_image(tone: Floats, look: Look, lateral_um: float, rng: np.random.Gener
     tone -= floor * np.float32(look.subtract)
     np.maximum(tone, 0, out=tone)
     grey = (tone ** np.float32(look.compress) - np.float32(look.black)) * np.float32(255 * look.gain / (1 - look.black))
-    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    out: NDArray[np.uint8] = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    return out

@@ -13,6 +13,7 @@ from octedge.errors import UsageError
 from octedge.geometry import labels_from_surfaces
 from octedge.phantom import LAYERS, LOOKS, Phantom, random_phantom
 from octedge.phantom_look import blur, cover, draw_steps, form_image
+from octedge.scan import Laterality
 
 SMALL = replace(LOOKS["spectralis"], columns=384, lateral_um=23.2)
 FLUID = KEYS.index("fluid")
@@ -109,7 +110,8 @@ def test_every_frame_and_every_seed_is_different():
 
 
 def test_the_disc_is_on_the_right_of_a_right_eye_and_on_the_left_of_a_left_eye():
-    for eye, side in (("R", 1), ("L", -1)):
+    eyes: tuple[tuple[Laterality, int], ...] = (("R", 1), ("L", -1))
+    for eye, side in eyes:
         labels = Phantom(SMALL, 1, 5, eye=eye, field="wide").bscan(0).labels
         columns = np.flatnonzero((labels == DISC).any(axis=0))
         assert side * (columns.mean() - (labels.shape[1] - 1) / 2) > 50
@@ -231,7 +233,7 @@ def test_steps_are_drawn_with_exact_coverage_of_each_row():
 def test_covering_paints_the_share_of_each_row_that_lies_between():
     tone = np.ones((5, 3), np.float32)
     cover(tone, np.array([0.5, 1.0, -9.0]), np.array([2.0, 1.25, -3.0]), 3.0, np.array([1.0, 0.5, 1.0]))
-    np.testing.assert_allclose(tone, [[1, 1, 1], [3, 1.25, 1], [2, 1, 1], [1, 1, 1], [1, 1, 1]])
+    np.testing.assert_allclose(tone, np.array([[1, 1, 1], [3, 1.25, 1], [2, 1, 1], [1, 1, 1], [1, 1, 1.0]]))
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 6), st.floats(0, 6))

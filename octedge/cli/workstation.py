@@ -17,6 +17,7 @@ RUN = click.argument("run", type=click.Path(path_type=Path))
 def train(recipe: Path, data: Path, run: Path, resume: bool) -> None:
     """Train every candidate of RECIPE (TOML, or a run's recipe.json), compare them by IoU, train the best in full."""
     from octedge.train.cohort import load
+    from octedge.train.fit import Course
     from octedge.train.recipe import read_recipe
     from octedge.train.select import train_all
 
@@ -25,7 +26,7 @@ def train(recipe: Path, data: Path, run: Path, resume: bool) -> None:
     for part, sets in (("train", split.train), ("validation", split.validation)):
         for each in sets:
             complain(f"{part}: {each.name}, {len(each.patients)} patients, {len(each.examples)} B-scans")
-    selection = train_all(wanted, split, run, complain, resume)
+    selection = train_all(Course(wanted, split, complain, resume), run)
     say(f"target: {selection.target.name}; next: octedge export {run} --out BUNDLE")
 
 

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +127,8 @@ def _table(path: Path, name: str) -> NDArray[np.float64]:
     try:
         return np.loadtxt(path, delimiter=",", ndmin=2)
     except (OSError, ValueError) as error:
-        raise ScanError(f"{name}: {path.name} is not a boundary table ({error}); needed are comma-separated rows, one per column") from error
+        what = f"{name}: {path.name} is not a boundary table ({error})"
+        raise ScanError(f"{what}; needed are comma-separated rows, one per column") from error
 
 
 def _match(pattern: str, path: Path, name: str) -> tuple[str, ...]:
@@ -154,6 +154,7 @@ def read_mask(path: Path) -> NDArray[np.integer]:
 
     Raises `ScanError` for colour, NaN or fractional values.
     """
+    mask: NDArray[np.integer]
     if path.suffix == ".npy":
         mask = np.load(path, allow_pickle=False)
     else:

@@ -13,7 +13,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from octedge.errors import UsageError
@@ -69,12 +68,23 @@ def start(shape: Shape, recipe: Recipe) -> Training:
     return Training(graph, average, torch.optim.AdamW(graph.parameters(), lr=recipe.rate, weight_decay=recipe.decay))
 
 
-def fit(name: str, recipe: Recipe, split: Split, folder: Path, say: Say, resume: bool = False) -> Scores:
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What candidates are trained by: recipe, split, who hears of progress, and whether stopped ones go on."""
+
+    recipe: Recipe
+    split: Split
+    say: Say
+    resume: bool = False
+
+
+def fit(name: str, course: Course, folder: Path) -> Scores:
     """Train one candidate and leave its files in `folder`; returns the scores of its averaged weights."""
+    recipe, split, say = course.recipe, course.split, course.say
     folder.mkdir(parents=True, exist_ok=True)
     training = start(recipe.candidates[name], recipe)
     state = folder / "state.pt"
-    if resume and state.exists():
+    if course.resume and state.exists():
         training.load(state)
         if training.step == recipe.steps and (folder / "scores.json").exists():
             return msgspec.json.decode((folder / "scores.json").read_bytes(), type=Scores)
@@ -83,14 +93,16 @@ def fit(name: str, recipe: Recipe, split: Split, folder: Path, say: Say, resume:
         raise UsageError("no source has B-scans left to train on; hold fewer patients back")
     began, first, recent = time.monotonic(), training.step, []
     scores = None
-    with (folder / "history.jsonl").open("ab" if resume else "wb") as history:
+    with (folder / "history.jsonl").open("ab" if course.resume else "wb") as history:
         for batch in _ahead(sampler, training.step, recipe.steps):
             recent.append(train_step(training, batch, recipe))
             if training.step % 50 == 0:
-                say(_progress(name, training.step, recipe.steps, float(np.mean(recent[-50:])), began, first))
+                pace = (time.monotonic() - began) / (training.step - first)
+                say(f"{name} {_progress(training.step, recipe.steps, float(np.mean(recent[-50:])), pace)}")
             if training.step % recipe.validate_every == 0 or training.step == recipe.steps:
                 scores = validate(training.average, recipe, split.validation)
-                history.write(msgspec.json.encode({"step": training.step, "loss": float(np.mean(recent[-50:])), "iou": scores.mean}) + b"\n")
+                line = {"step": training.step, "loss": float(np.mean(recent[-50:])), "iou": scores.mean}
+                history.write(msgspec.json.encode(line) + b"\n")
                 history.flush()
                 training.save(state)
                 say(f"{name} step {training.step}: {scores.line()}")
@@ -140,9 +152,8 @@ def _update_average(average: Graph, graph: Graph, keep: float) -> None:
             value.copy_(new[name])
 
 
-def _progress(name: str, step: int, steps: int, loss: float, began: float, first: int) -> str:
-    pace = (time.monotonic() - began) / max(1, step - first)
-    return f"{name} step {step}/{steps} loss {loss:.3f} {pace:.2f} s/step {pace * (steps - step) / 60:.0f} min left"
+def _progress(step: int, steps: int, loss: float, pace: float) -> str:
+    return f"step {step}/{steps} loss {loss:.3f} {pace:.2f} s/step {pace * (steps - step) / 60:.0f} min left"
 
 
 def load_weights(folder: Path, shape: Shape, classes: int) -> Graph:

@@ -40,7 +40,8 @@ class LabelMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         known = set(self.values) | set(self.ignored) | ({self.outside} if self.outside is not None else set())
         strange = sorted(set(np.unique(mask).tolist()) - known)
         if strange:
-            raise ScanError(f"{name}: mask holds the values {strange[:8]}, the label map knows {sorted(known)}; add them to the map or mend the mask")
+            what = f"{name}: mask holds the values {strange[:8]}, the label map knows {sorted(known)}"
+            raise ScanError(f"{what}; add them to the map or mend the mask")
         out = np.full(mask.shape, IGNORED, np.uint8)
         for value, group in self.values.items():
             out[mask == value] = groups.index(group)
@@ -81,7 +82,8 @@ def merge_table(structures: tuple[str, ...], groups: tuple[str, ...]) -> NDArray
                 table[row, column] = 1
         covered = {key for column, own in enumerate(structures) if table[row, column] for key in members(own)}
         if covered != wanted:
-            raise UsageError(f"group {group!r} is not made of whole model classes {structures}; let the model separate {sorted(wanted - covered)}")
+            what = f"group {group!r} is not made of whole model classes {structures}"
+            raise UsageError(f"{what}; let the model separate {sorted(wanted - covered)}")
     return table
 
 

@@ -15,7 +15,6 @@ def marginal(logits: Tensor, tables: Tensor, reference: Tensor) -> Tensor:
 
     logits (N, C, P, V); tables (N, G, C) 0/1, unused groups all 0; reference (N, P, V) group indices or `IGNORED`.
     """
-    count, classes = logits.shape[:2]
     probability = logits.float().flatten(2).softmax(1)  # (N, C, pixels)
     merged = torch.bmm(tables, probability)  # (N, G, pixels)
     reference = reference.flatten(1).long()

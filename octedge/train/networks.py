@@ -24,7 +24,8 @@ class Convolutions(nn.Sequential):
     def __init__(self, channels: int, width: int, count: int) -> None:
         layers: list[nn.Module] = []
         for index in range(count):
-            layers += [nn.Conv2d(width if index else channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            convolution = nn.Conv2d(width if index else channels, width, 3, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         super().__init__(*layers)
 
 

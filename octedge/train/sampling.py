@@ -46,7 +46,8 @@ class Sampler:
         self.windows = [windows(each.examples, sampling.window, sampling.stride) for each in self.sets]
         self.share = np.array([each.share for each in self.sets]) / sum(each.share for each in self.sets)
         most = max(len(each.groups) for each in self.sets)
-        self.tables = [np.pad(table, ((0, most - len(table)), (0, 0))) for table in (merge_table(structures, each.groups) for each in self.sets)]
+        merges = [merge_table(structures, each.groups) for each in self.sets]
+        self.tables = [np.pad(table, ((0, most - len(table)), (0, 0))) for table in merges]
         self.retina = [np.array([members(group)[0] in RETINA for group in each.groups] + [False]) for each in self.sets]
 
     def batch(self, step: int) -> Batch:
@@ -68,12 +69,12 @@ class Sampler:
         width = self.sampling.window
         if not self.sampling.augment:
             image, reference = example.image[:, start : start + width], example.reference[:, start : start + width]
-            return _place(image, reference, retina, height, width, rng)
+            return _place(image, reference, retina, (height, width), rng)
         image, reference = _rescale(example, start, width, rng)
         image, reference = _tilt(image, reference, rng)
         if rng.random() < 0.5:
             image, reference = image[:, ::-1], reference[:, ::-1]
-        image, reference = _place(image, reference, retina, height, width, rng)
+        image, reference = _place(image, reference, retina, (height, width), rng)
         return relight(image, rng) if rng.random() < 0.7 else image, reference
 
 
@@ -106,9 +107,10 @@ def _tilt(image: NDArray[np.uint8], reference: NDArray[np.uint8], rng: np.random
 
 
 def _place(
-    image: NDArray[np.uint8], reference: NDArray[np.uint8], retina: NDArray[np.bool_], height: int, width: int, rng: np.random.Generator
+    image: NDArray[np.uint8], reference: NDArray[np.uint8], retina: NDArray[np.bool_], size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Cut to at most `height` rows with the retina inside where it fits, pad the rest at the bottom and the right."""
+    height, width = size
     rows = len(image)
     inside = np.flatnonzero(retina[np.minimum(reference, len(retina) - 1)].any(axis=1))
     top, bottom = (int(inside[0]), int(inside[-1])) if len(inside) else (0, rows)
@@ -126,14 +128,15 @@ def _place(
 
 def relight(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Blur, gamma, speckle, gain, offset, noise, a shadow: the same tissue on another device. Padding (black) stays black."""
-    x = image.astype(np.float32) / 255
+    x: NDArray[np.float32] = image.astype(np.float32) / np.float32(255)
     filled = image.any(axis=1)
     if rng.random() < 0.3:
         x = _blur(x, rng.uniform(0.4, 1.5))
     x = x ** np.float32(np.exp(rng.uniform(np.log(0.5), np.log(1.8))))
     if rng.random() < 0.5:
         looks = rng.uniform(2, 16)
-        x = x * _smooth_noise(rng.standard_gamma(looks, x.shape, dtype=np.float32) / np.float32(looks), rng)
+        speckle = rng.standard_gamma(np.float32(looks), x.shape, dtype=np.float32) / np.float32(looks)
+        x = x * _smooth_noise(speckle, rng)
     x = x * np.float32(rng.uniform(0.5, 1.4)) + np.float32(rng.uniform(-0.05, 0.2))
     if rng.random() < 0.5:
         x = x + rng.standard_normal(x.shape, dtype=np.float32) * np.float32(rng.uniform(0, 0.06))
@@ -157,5 +160,10 @@ def _blur(x: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     kernel = (kernel / kernel.sum()).astype(np.float32)
     padded = np.pad(x, reach, mode="edge")
     rows, columns = x.shape
-    down = sum(weight * padded[index : index + rows] for index, weight in enumerate(kernel))
-    return sum(weight * down[:, index : index + columns] for index, weight in enumerate(kernel))  # type: ignore[no-any-return,index]
+    down = np.zeros((rows, padded.shape[1]), np.float32)
+    for index, weight in enumerate(kernel):
+        down += weight * padded[index : index + rows]
+    out = np.zeros_like(x)
+    for index, weight in enumerate(kernel):
+        out += weight * down[:, index : index + columns]
+    return out

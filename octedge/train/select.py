@@ -1,13 +1,14 @@
 """Every candidate trained, compared by IoU on the validation set, the target chosen, and the target trained in full."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from octedge.errors import UsageError
 from octedge.train.cohort import Set, Split
-from octedge.train.fit import Say, fit
+from octedge.train.fit import Course, fit
 from octedge.train.networks import build, parameters
 from octedge.train.recipe import Recipe, write_recipe
 from octedge.train.validate import Scores
@@ -49,20 +50,21 @@ class SplitRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digest: str
 
 
-def train_all(recipe: Recipe, split: Split, run: Path, say: Say, resume: bool = False) -> Selection:
+def train_all(course: Course, run: Path) -> Selection:
     """Train and compare the candidates, then train the target for all steps; everything is left in the folder `run`."""
+    recipe = course.recipe
     run.mkdir(parents=True, exist_ok=True)
-    _record(recipe, split, run)
+    _record(recipe, course.split, run)
     screening = len(recipe.candidates) > 1 and 0 < recipe.screen_steps < recipe.steps
     steps = recipe.screen_steps if screening else recipe.steps
     short = msgspec.structs.replace(recipe, steps=steps, validate_every=min(steps, recipe.validate_every))
     where = run / "screening" if screening else run
-    found = {name: fit(name, short, split, where / name, say, resume) for name in recipe.candidates}
+    found = {name: fit(name, replace(course, recipe=short), where / name) for name in recipe.candidates}
     selection = choose(recipe, steps, found)
     (run / "selection.json").write_bytes(msgspec.json.format(msgspec.json.encode(selection), indent=1))
-    say(selection.table())
+    course.say(selection.table())
     if screening:
-        fit(selection.target.name, recipe, split, run / selection.target.name, say, resume)
+        fit(selection.target.name, course, run / selection.target.name)
     return selection
 
 

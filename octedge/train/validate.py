@@ -71,7 +71,8 @@ class Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def line(self) -> str:
         """One line for people."""
-        return "; ".join(f"{name} IoU {each.iou:.3f} Dice {each.dice:.3f} boundary {each.boundary:.2f} px" for name, each in self.sets.items())
+        parts = [f"{name} IoU {each.iou:.3f} Dice {each.dice:.3f} boundary {each.boundary:.2f} px" for name, each in self.sets.items()]
+        return "; ".join(parts)
 
 
 def is_layer(group: str) -> bool:
@@ -108,7 +109,8 @@ def _score_set(decoder: Decoder, structures: tuple[str, ...], data: Set) -> SetS
         apart = distance(layers.surfaces[pick], example.surfaces[given])
         overlaps = seen if overlaps is None else overlaps + seen
         distances = apart if distances is None else distances + apart
-    assert overlaps is not None and distances is not None
+    assert overlaps is not None
+    assert distances is not None
     return SetScores(
         {group: (_known(iou), _known(dice)) for group, iou, dice in zip(data.groups, overlaps.iou, overlaps.dice, strict=True)},
         dict(zip(wanted, map(_known, distances.mean), strict=True)),

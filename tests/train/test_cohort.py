@@ -10,11 +10,12 @@ from PIL import Image
 from octedge.errors import ScanError, UsageError
 from octedge.metrics import IGNORED
 from octedge.train.cohort import load, read_mask, validation_patients
-from octedge.train.recipe import Boundaries, Masks, Recipe, read_recipe, write_recipe
 from octedge.train.labelmaps import LabelMap
 from octedge.train.networks import Shape
+from octedge.train.recipe import Boundaries, Masks, Recipe, read_recipe, write_recipe
 
-MASKS = Masks(name="set", images="images", masks="masks", labels=LabelMap(values={0: "vitreous", 1: "nfl", 2: "choroid"}), patient=r"^(p\d+)_")
+VALUES = LabelMap(values={0: "vitreous", 1: "nfl", 2: "choroid"})
+MASKS = Masks(name="set", images="images", masks="masks", labels=VALUES, patient=r"^(p\d+)_")
 
 
 def recipe(source, **more):

@@ -1,5 +1,7 @@
 """Training end to end, small: it learns, resumes to the same weights, and its run folder rebuilds it."""
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from octedge.anatomy import KEYS
 from octedge.errors import UsageError
 from octedge.train.cohort import Example, Set, Split
-from octedge.train.fit import fit, learning_rate, load_weights
+from octedge.train.fit import Course, fit, learning_rate, load_weights
 from octedge.train.networks import Shape
 from octedge.train.recipe import Phantoms, Recipe, Sampling, read_recipe
 from octedge.train.select import choose, read_selection, read_split, train_all
@@ -44,14 +46,17 @@ def quiet(_):
     pass
 
 
+COURSE = Course(RECIPE, SPLIT, quiet)
+
+
 def test_a_network_learns_bands_it_has_not_seen(tmp_path):
-    scores = fit("a", RECIPE, SPLIT, tmp_path, quiet)
+    scores = fit("a", COURSE, tmp_path)
     assert scores.sets["bands"].iou > 0.9
     assert scores.sets["bands"].boundary < 1
 
 
 def test_a_resumed_run_ends_with_the_weights_of_the_undisturbed_one(tmp_path):
-    fit("b", RECIPE, SPLIT, tmp_path / "whole", quiet)
+    fit("b", COURSE, tmp_path / "whole")
 
     class Stop(Exception):
         pass
@@ -61,8 +66,8 @@ def test_a_resumed_run_ends_with_the_weights_of_the_undisturbed_one(tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        fit("b", RECIPE, SPLIT, tmp_path / "halves", stop_after_40)
-    fit("b", RECIPE, SPLIT, tmp_path / "halves", quiet, resume=True)
+        fit("b", replace(COURSE, say=stop_after_40), tmp_path / "halves")
+    fit("b", replace(COURSE, resume=True), tmp_path / "halves")
     whole, halves = (load_weights(tmp_path / name, RECIPE.candidates["b"], len(KEYS)).state_dict() for name in ("whole", "halves"))
     for name, value in whole.items():
         assert torch.equal(value, halves[name]), name
@@ -70,14 +75,14 @@ def test_a_resumed_run_ends_with_the_weights_of_the_undisturbed_one(tmp_path):
 
 def test_a_run_compares_its_candidates_and_can_be_rebuilt_from_its_folder(tmp_path):
     screened = msgspec.structs.replace(RECIPE, steps=40, screen_steps=20)
-    selection = train_all(screened, SPLIT, tmp_path / "run", quiet)
+    selection = train_all(replace(COURSE, recipe=screened), tmp_path / "run")
     assert {each.name for each in selection.candidates} == {"a", "b"}
     assert selection.candidates[0].iou >= selection.candidates[1].iou
     assert read_selection(tmp_path / "run") == selection
     assert [each.patients for each in read_split(tmp_path / "run")["validation"]] == [("10", "11")]
     again = read_recipe(tmp_path / "run" / "recipe.json")
     assert again == screened
-    train_all(again, SPLIT, tmp_path / "again", quiet)
+    train_all(replace(COURSE, recipe=again), tmp_path / "again")
     target = selection.target.name
     first, second = (load_weights(tmp_path / run / target, screened.candidates[target], len(KEYS)).state_dict() for run in ("run", "again"))
     assert all(torch.equal(value, second[name]) for name, value in first.items())

@@ -20,14 +20,17 @@ def network(shape):
     graph = build(shape, len(CLASSES))
     for module in graph.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 2)
+            for values, low, high in ((module.running_mean, -0.3, 0.3), (module.running_var, 0.5, 2)):
+                assert values is not None
+                values.uniform_(low, high)
     # Zero-mean logits on noise, far apart: every class occurs, so that a wrong pixel shows.
     graph.eval()
     image = torch.randint(0, 256, (1, 1, 64, 256), dtype=torch.uint8)
     with torch.inference_mode():
         logits = graph.logits(image)
-    head = graph.network.head
+    head = graph.network.get_submodule("head")
+    assert isinstance(head, torch.nn.Conv2d)
+    assert head.bias is not None
     with torch.no_grad():
         head.bias -= logits.mean((0, 2, 3))
         spread = logits.std((0, 2, 3))
