@@ -17,7 +17,7 @@ from export.to_onnx import to_graph, write_onnx
 from octedge.card import ModelCard, Score, Source, encode_card
 from octedge.edge.bundle import write_sums
 from octedge.edge.ort import OrtEngine
-from octedge.errors import ModelError
+from octedge.errors import ModelError, UsageError
 from octedge.phantom import LOOKS, Phantom
 from octedge.scan import Frame
 from octedge.segment import Engine, Plan, plan, segment
@@ -38,6 +38,8 @@ def export(run: Path, bundle: Path, candidate: str | None, say: Say) -> ModelCar
     """
     recipe = read_recipe(run / "recipe.json")
     name = candidate or read_selection(run).target.name
+    if name not in recipe.candidates:
+        raise UsageError(f"the run has no candidate {name!r}; it has {', '.join(recipe.candidates)}")
     shape = recipe.candidates[name]
     graph = load_weights(run / name, shape, len(recipe.structures))
     card = _card(recipe, name, graph, run)

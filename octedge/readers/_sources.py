@@ -1,6 +1,7 @@
 """From files and folders to scans: which files are scans, which belong together, and what their results are called."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from octedge.scan import Scan
 
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 DICOM = (".dcm", ".dicom")
+_PICTURE = re.compile(r"(\.overlay|^overlay_\d{3,})\.png$")  # what `segment` draws
 KINDS = "DICOM (.dcm or without ending), PNG, TIFF, JPEG, BMP, NPZ, Heidelberg .vol"
 
 
@@ -145,6 +147,8 @@ def _stem(path: Path) -> str:
 
 def _listed(file: Path, root: Path) -> _Candidate | None:
     """The file as a listing takes it: None for what is sound, but no OCT scan (fundus pictures, results)."""
+    if _PICTURE.search(file.name):
+        return None
     if _kind(file) == "npz":
         from octedge.readers.npz import holds_scan
 

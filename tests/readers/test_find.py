@@ -46,6 +46,8 @@ def test_folders_are_searched_through_and_sorted(tmp_path: Path) -> None:
 
 def test_other_files_are_passed_over_in_folders(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
+    picture(tmp_path / "a.overlay.png")
+    picture(tmp_path / "v" / "overlay_003.png")
     picture(tmp_path / ".hidden.png")
     picture(tmp_path / ".git" / "b.png")
     for name in ("notes.txt", "table.csv", "README", "empty"):
