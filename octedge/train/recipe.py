@@ -71,6 +71,7 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sources, classes, candidates and schedule of one training. Seeds and split salt are part of it."""
 
+    schema: int = 1
     name: str
     source: tuple[AnySource, ...]
     candidates: dict[str, Shape]
@@ -89,6 +90,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     precision: Literal["bf16", "fp32"] = "bf16"
 
     def __post_init__(self) -> None:
+        if self.schema != 1:
+            raise UsageError(f"the recipe has schema {self.schema}, this octedge reads schema 1; use a matching octedge")
         grids = [1 << shape.downs for shape in self.candidates.values()]
         if not grids:
             raise UsageError("the recipe has no candidates; add [candidates.NAME] with convs, kernels, downs")

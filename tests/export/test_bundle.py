@@ -21,7 +21,7 @@ from octedge.train.networks import Graph, Shape, build
 from octedge.train.recipe import Phantoms, Recipe, Sampling
 from octedge.train.select import train_all
 from octedge.train.validate import TorchEngine
-from tests.train.test_fit import SPLIT
+from tests.train.test_fit import SPLIT, quiet
 
 RECIPE = Recipe(
     name="tiny",
@@ -35,14 +35,14 @@ RECIPE = Recipe(
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    train_all(Course(RECIPE, Split(SPLIT.train, SPLIT.validation), str), folder)
+    train_all(Course(RECIPE, Split(SPLIT.train, SPLIT.validation), quiet), folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def bundle(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
-    export(run, folder, "small", str)
+    export(run, folder, "small", quiet)
     return open_bundle(folder)
 
 
@@ -79,7 +79,7 @@ def test_the_golden_answers_are_torchs_and_the_runtimes(bundle):
 
 
 def test_two_exports_of_a_run_are_the_same_bytes(run, bundle, tmp_path):
-    export(run, tmp_path, "small", str)
+    export(run, tmp_path, "small", quiet)
     for name in ("model.onnx", "card.json", "SHA256SUMS", "MODEL_CARD.md"):
         assert (tmp_path / name).read_bytes() == (bundle.path / name).read_bytes(), name
 
@@ -127,9 +127,9 @@ def test_the_measured_receptive_field_is_that_of_a_known_network():
 
 def test_an_unfinished_run_and_an_unknown_candidate_are_refused(tmp_path, run):
     with pytest.raises(UsageError, match="recipe"):
-        export(tmp_path, tmp_path / "out", None, str)
+        export(tmp_path, tmp_path / "out", None, quiet)
     with pytest.raises(UsageError, match="smallest"):
-        export(run, tmp_path / "out", "smallest", str)
+        export(run, tmp_path / "out", "smallest", quiet)
 
 
 def test_a_runtime_that_answers_otherwise_stops_the_export(run, tmp_path, monkeypatch):
@@ -140,7 +140,7 @@ def test_a_runtime_that_answers_otherwise_stops_the_export(run, tmp_path, monkey
 
     monkeypatch.setattr("export.bundle.OrtEngine", Wrong)
     with pytest.raises(ModelError, match="do not ship"):
-        export(run, tmp_path, "small", str)
+        export(run, tmp_path, "small", quiet)
     assert not (tmp_path / "SHA256SUMS").exists()
 
 

@@ -1,0 +1,32 @@
+"""Write the JSON Schemas of the files octedge reads and writes to docs/schemas.
+
+    python -m benchmarks.schemas
+"""
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from octedge.card import ModelCard
+from octedge.edge.certificate import Certificate
+from octedge.train.recipe import Recipe
+from octedge.train.select import Selection
+
+FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
+KINDS = {"card": ModelCard, "certificate": Certificate, "recipe": Recipe, "selection": Selection}
+
+
+def text(kind: type) -> str:
+    """The schema of one kind of file."""
+    return json.dumps(msgspec.json.schema(kind), indent=1) + "\n"
+
+
+def main() -> None:
+    """Write them all."""
+    for name, kind in KINDS.items():
+        (FOLDER / f"{name}.json").write_text(text(kind), encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()
