@@ -11,7 +11,7 @@ DEV := .venv-dev
 INSTALL := -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint reference scores bench clean
+.PHONY: help demo test lint reference scores clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile
@@ -32,9 +32,6 @@ reference: $(DEV)/.installed  ## train, select, tune and export the shipped mode
 
 scores: $(DEV)/.installed  ## print every accuracy number of the README from DATA
 	$(DEV)/bin/python -m benchmarks.scores --data "$(DATA)"
-
-bench: $(DEV)/.installed  ## print the latency of this machine
-	$(DEV)/bin/octedge bench
 
 clean:  ## remove what the other targets made
 	rm -rf $(EDGE) $(DEV) "$(OUT)" .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

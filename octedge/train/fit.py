@@ -88,7 +88,7 @@ def fit(name: str, course: Course, folder: Path) -> Scores:
         training.load(state)
         if training.step == recipe.steps and (folder / "scores.json").exists():
             return msgspec.json.decode((folder / "scores.json").read_bytes(), type=Scores)
-    sampler = Sampler(split.train, recipe.structures, recipe.sampling, recipe.seed)
+    sampler = Sampler(split.train, recipe)
     if not sampler.sets:
         raise UsageError("no source has B-scans left to train on; hold fewer patients back")
     began, first, recent = time.monotonic(), training.step, []

@@ -66,6 +66,7 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     heights: tuple[int, ...] = (256, 256, 256, 512)
     pixels: int = 8 * 256 * 256  # per batch: fewer windows where they are higher
     augment: bool = True
+    plain: float = 0.0  # in this last share of the steps, half of the samples stay as their device made them, but for the flip
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

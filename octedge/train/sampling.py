@@ -15,7 +15,7 @@ from octedge.geometry import resample_rows
 from octedge.metrics import IGNORED
 from octedge.train.cohort import Example, Set
 from octedge.train.labelmaps import merge_table
-from octedge.train.recipe import Sampling
+from octedge.train.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,12 @@ def windows(examples: tuple[Example, ...], window: int, stride: int) -> tuple[tu
 class Sampler:
     """Draws batches from the sets of a split: a source by its share, then any of its windows, all equally likely."""
 
-    def __init__(self, sets: tuple[Set, ...], structures: tuple[str, ...], sampling: Sampling, seed: int) -> None:
+    def __init__(self, sets: tuple[Set, ...], recipe: Recipe) -> None:
+        structures, sampling = recipe.structures, recipe.sampling
         self.sets = tuple(each for each in sets if each.examples and each.share > 0)
         self.sampling = sampling
-        self.seed = seed
+        self.seed = recipe.seed
+        self.plain_from = round(recipe.steps * (1 - sampling.plain))
         self.windows = [windows(each.examples, sampling.window, sampling.stride) for each in self.sets]
         self.share = np.array([each.share for each in self.sets]) / sum(each.share for each in self.sets)
         most = max(len(each.groups) for each in self.sets)
@@ -58,24 +60,25 @@ class Sampler:
         # Sources by systematic draw: every batch holds each source as nearly as can be in its share.
         points = (rng.random() + np.arange(count)) / count
         chosen = np.searchsorted(np.cumsum(self.share), points).clip(0, len(self.sets) - 1)
-        samples = [self._sample(int(source), height, rng) for source in chosen]
+        some = 0.5 if step >= self.plain_from else 0.0
+        samples = [self._sample(int(source), height, rng, changed=bool(rng.random() >= some)) for source in chosen]
         images, references = zip(*samples, strict=True)
         return Batch(np.stack(images)[:, None], np.stack(references), np.stack([self.tables[source] for source in chosen]))
 
-    def _sample(self, source: int, height: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _sample(self, source: int, height: int, rng: np.random.Generator, changed: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         index, start = self.windows[source][rng.integers(len(self.windows[source]))]
         example = self.sets[source].examples[index]
         retina = self.retina[source]
         width = self.sampling.window
-        if not self.sampling.augment:
+        changed = changed and self.sampling.augment
+        if changed:
+            image, reference = _tilt(*_rescale(example, start, width, rng), rng)
+        else:
             image, reference = example.image[:, start : start + width], example.reference[:, start : start + width]
-            return _place(image, reference, retina, (height, width), rng)
-        image, reference = _rescale(example, start, width, rng)
-        image, reference = _tilt(image, reference, rng)
-        if rng.random() < 0.5:
+        if self.sampling.augment and rng.random() < 0.5:
             image, reference = image[:, ::-1], reference[:, ::-1]
         image, reference = _place(image, reference, retina, (height, width), rng)
-        return relight(image, rng) if rng.random() < 0.7 else image, reference
+        return relight(image, rng) if changed and rng.random() < 0.7 else image, reference
 
 
 def _rescale(example: Example, start: int, width: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octedge.anatomy import KEYS
 from octedge.metrics import IGNORED
 from octedge.train.cohort import Example, Set
-from octedge.train.recipe import Sampling
+from octedge.train.networks import Shape
+from octedge.train.recipe import Recipe, Sampling
 from octedge.train.sampling import Sampler, relight, windows
 
 GROUPS = ("vitreous", "nfl", "choroid+sclera")
@@ -20,9 +20,10 @@ def example(rows=60, columns=90, top=20, name="a"):
     return Example(name, name, (40 + 80 * reference).astype(np.uint8), reference, np.zeros((2, columns)))
 
 
-def sampler(augment=True, seed=1, shares=(1.0, 1.0)):
+def sampler(augment=True, seed=1, shares=(1.0, 1.0), plain=0.0):
     sets = tuple(Set(f"set{index}", GROUPS, (example(), example(100, 40, 50)), share) for index, share in enumerate(shares))
-    return Sampler(sets, KEYS, Sampling(window=32, stride=16, heights=(64,), pixels=8 * 64 * 32, augment=augment), seed)
+    sampling = Sampling(window=32, stride=16, heights=(64,), pixels=8 * 64 * 32, augment=augment, plain=plain)
+    return Sampler(sets, Recipe(name="x", source=(), candidates={"a": Shape(downs=2)}, sampling=sampling, seed=seed, steps=100))
 
 
 @given(st.integers(1, 200), st.integers(1, 64), st.data())
@@ -78,6 +79,16 @@ def test_sources_are_drawn_by_their_share():
     assert len(drawn) == 8
     only = sampler(shares=(0.0, 1.0))
     assert [each.name for each in only.sets] == ["set1"]
+
+
+def test_in_the_last_steps_half_of_the_samples_stay_as_they_are():
+    def untouched(step):
+        batch = sampler(plain=0.2).batch(step)
+        pairs = zip(batch.images[:, 0], batch.reference, strict=True)
+        return np.mean([(image[known := reference != IGNORED] == 40 + 80 * reference[known]).all() for image, reference in pairs])
+
+    assert 0.35 < np.mean([untouched(step) for step in range(80, 100)]) < 0.75
+    assert np.mean([untouched(step) for step in range(60, 80)]) < 0.3
 
 
 def test_relighting_keeps_padding_black_and_moves_nothing():
