@@ -66,7 +66,16 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     heights: tuple[int, ...] = (256, 256, 256, 512)
     pixels: int = 8 * 256 * 256  # per batch: fewer windows where they are higher
     augment: bool = True
-    plain: float = 0.0  # in this last share of the steps, half of the samples stay as their device made them, but for the flip
+
+
+class Finish(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The last part of a training, closer to what devices deliver: from `after` (of all steps) on, a share `plain` of the
+    samples stays as its device made it, but for the flip, and sources are drawn by `shares` where it names them.
+    """
+
+    after: float = 1.0
+    plain: float = 0.5
+    shares: dict[str, float] = {}
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -78,6 +87,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     candidates: dict[str, Shape]
     structures: tuple[str, ...] = KEYS
     sampling: Sampling = Sampling()
+    finish: Finish = Finish()
     axial_um: tuple[float, float, float] = (2.7, 3.87, 5.5)
     steps: int = 2000
     screen_steps: int = 0  # above 0: candidates are compared after this many steps, only the best is trained for `steps`

@@ -44,9 +44,11 @@ class Sampler:
         self.sets = tuple(each for each in sets if each.examples and each.share > 0)
         self.sampling = sampling
         self.seed = recipe.seed
-        self.plain_from = round(recipe.steps * (1 - sampling.plain))
+        self.finish = recipe.finish
+        self.finish_from = round(recipe.steps * recipe.finish.after)
         self.windows = [windows(each.examples, sampling.window, sampling.stride) for each in self.sets]
-        self.share = np.array([each.share for each in self.sets]) / sum(each.share for each in self.sets)
+        self.shares = [each.share for each in self.sets]
+        self.last_shares = [recipe.finish.shares.get(each.name, each.share) for each in self.sets]
         most = max(len(each.groups) for each in self.sets)
         merges = [merge_table(structures, each.groups) for each in self.sets]
         self.tables = [np.pad(table, ((0, most - len(table)), (0, 0))) for table in merges]
@@ -58,10 +60,12 @@ class Sampler:
         height = int(rng.choice(self.sampling.heights))
         count = max(1, self.sampling.pixels // (height * self.sampling.window))
         # Sources by systematic draw: every batch holds each source as nearly as can be in its share.
-        points = (rng.random() + np.arange(count)) / count
-        chosen = np.searchsorted(np.cumsum(self.share), points).clip(0, len(self.sets) - 1)
-        some = 0.5 if step >= self.plain_from else 0.0
-        samples = [self._sample(int(source), height, rng, changed=bool(rng.random() >= some)) for source in chosen]
+        last = step >= self.finish_from
+        edges = np.cumsum(self.last_shares if last else self.shares)
+        points = (rng.random() + np.arange(count)) / count * edges[-1]
+        chosen = np.searchsorted(edges, points).clip(0, len(self.sets) - 1)
+        plain = self.finish.plain if last else 0.0
+        samples = [self._sample(int(source), height, rng, changed=bool(rng.random() >= plain)) for source in chosen]
         images, references = zip(*samples, strict=True)
         return Batch(np.stack(images)[:, None], np.stack(references), np.stack([self.tables[source] for source in chosen]))
 

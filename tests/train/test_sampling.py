@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from octedge.metrics import IGNORED
 from octedge.train.cohort import Example, Set
 from octedge.train.networks import Shape
-from octedge.train.recipe import Recipe, Sampling
+from octedge.train.recipe import Finish, Recipe, Sampling
 from octedge.train.sampling import Sampler, relight, windows
 
+NONE = Finish()
 GROUPS = ("vitreous", "nfl", "choroid+sclera")
 
 
@@ -20,10 +21,11 @@ def example(rows=60, columns=90, top=20, name="a"):
     return Example(name, name, (40 + 80 * reference).astype(np.uint8), reference, np.zeros((2, columns)))
 
 
-def sampler(augment=True, seed=1, shares=(1.0, 1.0), plain=0.0):
+def sampler(augment=True, seed=1, shares=(1.0, 1.0), finish=NONE):
     sets = tuple(Set(f"set{index}", GROUPS, (example(), example(100, 40, 50)), share) for index, share in enumerate(shares))
-    sampling = Sampling(window=32, stride=16, heights=(64,), pixels=8 * 64 * 32, augment=augment, plain=plain)
-    return Sampler(sets, Recipe(name="x", source=(), candidates={"a": Shape(downs=2)}, sampling=sampling, seed=seed, steps=100))
+    sampling = Sampling(window=32, stride=16, heights=(64,), pixels=8 * 64 * 32, augment=augment)
+    candidates = {"a": Shape(downs=2)}
+    return Sampler(sets, Recipe(name="x", source=(), candidates=candidates, sampling=sampling, seed=seed, steps=100, finish=finish))
 
 
 @given(st.integers(1, 200), st.integers(1, 64), st.data())
@@ -81,9 +83,18 @@ def test_sources_are_drawn_by_their_share():
     assert [each.name for each in only.sets] == ["set1"]
 
 
+def test_in_the_last_steps_sources_are_drawn_by_their_last_shares():
+    drawn = sampler(finish=Finish(after=0.8, shares={"set0": 0.0}))
+    seen = []
+    drawn._sample = lambda source, height, rng, changed: (seen.append(source), (np.zeros((64, 32), np.uint8),) * 2)[1]
+    drawn.batch(79)
+    drawn.batch(80)
+    assert seen == [0, 0, 0, 0, 1, 1, 1, 1] + [1] * 8
+
+
 def test_in_the_last_steps_half_of_the_samples_stay_as_they_are():
     def untouched(step):
-        batch = sampler(plain=0.2).batch(step)
+        batch = sampler(finish=Finish(after=0.8)).batch(step)
         pairs = zip(batch.images[:, 0], batch.reference, strict=True)
         return np.mean([(image[known := reference != IGNORED] == 40 + 80 * reference[known]).all() for image, reference in pairs])
 
