@@ -86,7 +86,12 @@ def test_sources_are_drawn_by_their_share():
 def test_in_the_last_steps_sources_are_drawn_by_their_last_shares():
     drawn = sampler(finish=Finish(after=0.8, shares={"set0": 0.0}))
     seen = []
-    drawn._sample = lambda source, height, rng, changed: (seen.append(source), (np.zeros((64, 32), np.uint8),) * 2)[1]
+
+    def note(source, *_, **__):
+        seen.append(source)
+        return np.zeros((64, 32), np.uint8), np.zeros((64, 32), np.uint8)
+
+    drawn._sample = note
     drawn.batch(79)
     drawn.batch(80)
     assert seen == [0, 0, 0, 0, 1, 1, 1, 1] + [1] * 8
