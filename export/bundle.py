@@ -28,6 +28,7 @@ from octedge.train.select import read_selection, read_split
 from octedge.train.validate import Scores, TorchEngine
 
 AGREEMENT = 0.9999
+WEAK = 0.7  # a Dice below this is named in the card
 Say = Callable[[str], None]
 
 
@@ -84,6 +85,7 @@ def _card(recipe: Recipe, name: str, graph: Graph, run: Path) -> ModelCard:
     shape = recipe.candidates[name]
     grid = 1 << shape.downs
     kernels = ", ".join(map(str, shape.widths()))
+    scores = _scores(msgspec.json.decode((run / name / "scores.json").read_bytes(), type=Scores))
     reach = receptive_field(graph, grid)
     overlap = -(-(2 * reach + 1) // grid) * grid
     card = ModelCard(
@@ -100,8 +102,8 @@ def _card(recipe: Recipe, name: str, graph: Graph, run: Path) -> ModelCard:
         parameters=parameters(graph),
         software={"octedge": octedge.__version__, "torch": version("torch")},
         sources=_sources(recipe, run),
-        scores=_scores(msgspec.json.decode((run / name / "scores.json").read_bytes(), type=Scores)),
-        caveats=_caveats(recipe, run),
+        scores=scores,
+        caveats=_caveats(recipe, run, scores),
         licence="Apache-2.0 for the weights; the sources' own terms apply to the scans they were trained on",
     )
     return msgspec.structs.replace(card, exact=tiles_exactly(graph, card))
@@ -170,15 +172,17 @@ def _scores(scores: Scores) -> tuple[Score, ...]:
     return tuple(found)
 
 
-def _caveats(recipe: Recipe, run: Path) -> tuple[str, ...]:
-    """What no real scan has taught it, and who was held back."""
+def _caveats(recipe: Recipe, run: Path, scores: tuple[Score, ...]) -> tuple[str, ...]:
+    """What no real scan has taught it, what it finds badly, and who was held back."""
     split = read_split(run)
     real = {group for each in split["train"] if each.source != "phantoms" for group in each.groups}
     unseen = [key for key in recipe.structures if key not in real and not _separated(key, real)]
     held = "; ".join(f"{each.source}: {', '.join(each.patients)}" for each in split["validation"] if each.source != "phantoms")
     basis = f"No real label separates {', '.join(unseen)} from their neighbours: these rest on phantoms."
+    weak = ", ".join(f"{each.label} ({each.source}, {each.dice:.2f})" for each in scores if each.dice < WEAK)
     return (
         basis if unseen else "Every structure has real labels.",
+        f"Found badly, Dice below {WEAK}: {weak}." if weak else f"Every class is found with a Dice of at least {WEAK}.",
         f"Scores are of the held-out {held}; phantoms of other seeds. The candidates were compared on the same scans.",
         "All real scans are from one vendor's device (Spectralis), of few subjects; other devices were not scored here.",
         "A mean over scans says nothing about one scan: look at the overlay.",

@@ -82,7 +82,8 @@ def fit(name: str, course: Course, folder: Path) -> Scores:
     """Train one candidate and leave its files in `folder`; returns the scores of its averaged weights."""
     recipe, split, say = course.recipe, course.split, course.say
     folder.mkdir(parents=True, exist_ok=True)
-    training = start(recipe.candidates[name], recipe)
+    shape = recipe.candidates[name]
+    training = start(shape, recipe)
     state = folder / "state.pt"
     if course.resume and state.exists():
         training.load(state)
@@ -100,14 +101,14 @@ def fit(name: str, course: Course, folder: Path) -> Scores:
                 pace = (time.monotonic() - began) / (training.step - first)
                 say(f"{name} {_progress(training.step, recipe.steps, float(np.mean(recent[-50:])), pace)}")
             if training.step % recipe.validate_every == 0 or training.step == recipe.steps:
-                scores = validate(training.average, recipe, split.validation)
+                scores = validate(training.average, shape, recipe.structures, split.validation)
                 line = {"step": training.step, "loss": float(np.mean(recent[-50:])), "iou": scores.mean}
                 history.write(msgspec.json.encode(line) + b"\n")
                 history.flush()
                 training.save(state)
                 say(f"{name} step {training.step}: {scores.line()}")
     if scores is None:
-        scores = validate(training.average, recipe, split.validation)
+        scores = validate(training.average, shape, recipe.structures, split.validation)
     torch.save(training.average.state_dict(), folder / "weights.pt")
     (folder / "scores.json").write_bytes(msgspec.json.format(msgspec.json.encode(scores), indent=1))
     return scores

@@ -15,8 +15,7 @@ from octedge.scan import Frame
 from octedge.segment import Layers, Plan, segment
 from octedge.train.cohort import Set
 from octedge.train.labelmaps import merge_table, to_groups
-from octedge.train.networks import Graph
-from octedge.train.recipe import Recipe
+from octedge.train.networks import Graph, Shape
 
 
 class TorchEngine:
@@ -83,12 +82,11 @@ def is_layer(group: str) -> bool:
 Decoder = Callable[[Frame], Layers]
 
 
-def validate(graph: Graph, recipe: Recipe, sets: tuple[Set, ...]) -> Scores:
+def validate(graph: Graph, shape: Shape, structures: tuple[str, ...], sets: tuple[Set, ...]) -> Scores:
     """Segment every B-scan of the validation sets, whole width, and compare with what each set annotates."""
-    downs = max(shape.downs for shape in recipe.candidates.values())
-    how = Plan(Chain.of(recipe.structures), Windowing(1 << 14, 0, 1 << downs))
+    how = Plan(Chain.of(structures), Windowing(1 << 14, 0, 1 << shape.downs))
     engine = TorchEngine(graph)
-    return score(lambda frame: segment(frame, engine, how), recipe.structures, sets)
+    return score(lambda frame: segment(frame, engine, how), structures, sets)
 
 
 def score(decoder: Decoder, structures: tuple[str, ...], sets: tuple[Set, ...]) -> Scores:
