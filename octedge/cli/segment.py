@@ -63,7 +63,7 @@ def segment(  # noqa: PLR0913 - one per option
 
     Ends with 0 if all are done, 1 if some were refused, 2 on a wrong call, 3 if the model or its engine cannot be used.
     """
-    sources = _without_results(find(inputs), inputs, out)
+    sources = find(inputs)
     model = open_model(bundle, engine, complain)
     make_folder(out)
     job = Job(model, out, formats, axial_um, lateral_um, identities(sources))
@@ -77,17 +77,6 @@ def segment(  # noqa: PLR0913 - one per option
         complain(summary(outcome))
     complain(f"scans: {len(sources) - refused} done, {refused} refused; research use only")
     ctx.exit(1 if refused else 0)
-
-
-def _without_results(sources: list[Source], inputs: tuple[Path, ...], out: Path) -> list[Source]:
-    """The sources, but for what earlier runs left in an output folder that lies inside an input folder."""
-    home = out.resolve()
-    if not any(path.resolve() in home.parents for path in inputs):
-        return sources
-    kept = [source for source in sources if home not in source.paths[0].resolve().parents]
-    if len(kept) < len(sources):
-        complain(f"passed over: {len(sources) - len(kept)} files in {out}, the folder for results")
-    return kept
 
 
 def bscans(frames: int, rows: int, columns: int) -> str:
