@@ -9,7 +9,7 @@ from octedge.cli.batch import COMING, FORMATS, Job, Outcome, identities, run_one
 from octedge.cli.console import complain, progress_bar, say_json
 from octedge.edge.engine import ENGINES
 from octedge.edge.model import open_model
-from octedge.readers import Source, find
+from octedge.readers import find
 from octedge.results.files import make_folder
 
 
