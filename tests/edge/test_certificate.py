@@ -116,8 +116,8 @@ def test_surfaces_and_labels_of_other_sizes_are_refused(bundle):
     ("system", "environment", "end"),
     [
         ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/octedge"),
-        ("linux", {"HOME": "/home/me"}, "/home/me/.cache/octedge"),
-        ("darwin", {"HOME": "/home/me"}, "/home/me/Library/Caches/octedge"),
+        ("linux", {"HOME": "/me"}, "/me/.cache/octedge"),
+        ("darwin", {"HOME": "/me"}, "/me/Library/Caches/octedge"),
         ("win32", {"LOCALAPPDATA": "/l"}, "/l/octedge/cache"),
         ("linux", {"OCTEDGE_CACHE": "/mine"}, "/mine"),
     ],
