@@ -19,7 +19,7 @@ def sources() -> list[Path]:
     """Every text file of the checkout but this one, without what commands leave behind."""
     top = [path for path in ROOT.iterdir() if path.is_dir() and (path.name == ".ci" or not path.name.startswith("."))]
     inside = [path for folder in top for path in folder.rglob("*") if MADE.isdisjoint(path.relative_to(ROOT).parts[:-1])]
-    files = [path for path in [*ROOT.iterdir(), *inside] if path.is_file() and path.suffix in TEXT]
+    files = [path for path in [*ROOT.iterdir(), *inside] if path.is_file() and path.suffix in TEXT and path.name != ".coverage"]
     return sorted(set(files) - {Path(__file__)})
 
 
