@@ -183,7 +183,8 @@ def _caveats(recipe: Recipe, run: Path, scores: tuple[Score, ...]) -> tuple[str,
     return (
         basis if unseen else "Every structure has real labels.",
         f"Found badly, Dice below {WEAK}: {weak}." if weak else f"Every class is found with a Dice of at least {WEAK}.",
-        f"Scores are of the held-out {held}; phantoms of other seeds. The candidates were compared on the same scans.",
+        f"Scores are of the held-out {held}; phantoms of other seeds."
+        " The candidates were compared, and the schedule settled, on the same scans.",
         "All real scans are from one vendor's device (Spectralis), of few subjects; other devices were not scored here.",
         "A mean over scans says nothing about one scan: look at the overlay.",
     )
