@@ -23,7 +23,7 @@ from octedge.scan import Frame
 from octedge.segment import Engine, Layers, Plan, plan, segment
 from octedge.train.cohort import Example, Set, load
 from octedge.train.recipe import read_recipe
-from octedge.train.validate import SetScores, score
+from octedge.train.validate import Answer, SetScores, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def main(data: Path, bundle: Path | None) -> None:
     engine = open_engine(opened)
     sets = load(read_recipe(RECIPE), data).validation
     print(f"{card.id}, {engine.name}, {platform.machine()} {platform.system()}, {date.today().isoformat()}\n")
-    found = score(lambda frame: segment(frame, engine, plan(card, len(frame))), card.structures, sets)
+    found = score(lambda frame: _ordered(frame, engine, plan(card, len(frame))), card.structures, sets)
     for each in sets:
         _show_set(each, found.sets[each.name])
     _show_changes([each for each in sets if each.name != "phantoms"], engine, plan(card, 512), card.structures)
@@ -102,9 +102,13 @@ def _show_changes(sets: list[Set], engine: Engine, how: Plan, structures: tuple[
         for each in (_changed(each, change) for each in sets):
             wrong = _OutOfOrder(engine, how)
             raw = score(wrong, structures, (each,)).sets[each.name].dice
-            ordered = score(lambda frame: segment(frame, engine, how), structures, (each,)).sets[each.name].dice
+            ordered = score(lambda frame: _ordered(frame, engine, how), structures, (each,)).sets[each.name].dice
             cells += [f"{raw:.3f}", f"**{ordered:.3f}**", f"{wrong.share:.1%}"]
         print(f"| {change.name} | {' | '.join(cells)} |", flush=True)
+
+
+def _ordered(frame: Frame, engine: Engine, how: Plan) -> Answer:
+    return Answer.of(segment(frame, engine, how), how.chain)
 
 
 def _changed(data: Set, change: Change) -> Set:

@@ -22,13 +22,20 @@ def marginal(logits: Tensor, tables: Tensor, reference: Tensor) -> Tensor:
     target = torch.where(known, reference, 0)
     picked = merged.gather(1, target[:, None])[:, 0]
     entropy = -(picked.clamp_min(1e-6).log() * known).sum() / known.sum().clamp_min(1)
-    return entropy + _dice(merged, target, known)
+    return entropy + _dice(merged, target, known, tables)
 
 
-def _dice(merged: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """1 - mean soft Dice over the (sample, group) pairs that occur in the reference."""
+def _dice(merged: Tensor, target: Tensor, known: Tensor, tables: Tensor) -> Tensor:
+    """1 - mean soft Dice over the groups that occur in the references, each over all samples of its source together.
+
+    Samples of one source share their table. Over the whole batch a group that is rare costs something where it is
+    found and should not be, not only where it should be.
+    """
     one_hot = torch.zeros_like(merged).scatter_(1, target[:, None], known[:, None].to(merged.dtype))
     shared = (merged * one_hot).sum(2)
-    total = (merged * known[:, None]).sum(2) + one_hot.sum(2)
-    present = one_hot.sum(2) > 0
-    return 1 - ((2 * shared + 1) / (total + 1))[present].mean()
+    marked = one_hot.sum(2)
+    total = (merged * known[:, None]).sum(2) + marked
+    same = (tables[:, None] == tables[None]).flatten(2).all(2)
+    source = torch.eye(len(tables))[same.int().argmax(1)]  # (N, N): a sample to the first one of its source
+    shared, total, marked = (source.T @ count for count in (shared, total, marked))
+    return 1 - ((2 * shared + 1) / (total + 1))[marked > 0].mean()

@@ -59,18 +59,21 @@ AnySource = Masks | Boundaries | Phantoms
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Windows of `window` columns every `stride` columns; P drawn from `heights`; augmentation on or off."""
+    """Windows of `window` columns every `stride` columns; P drawn from `heights`; augmentation on or off, and the share of
+    samples that stay `plain`, as their device made them but for the flip.
+    """
 
     window: int = 256
     stride: int = 128
     heights: tuple[int, ...] = (256, 256, 256, 512)
     pixels: int = 8 * 256 * 256  # per batch: fewer windows where they are higher
     augment: bool = True
+    plain: float = 0.0
 
 
 class Finish(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The last part of a training, closer to what devices deliver: from `after` (of all steps) on, a share `plain` of the
-    samples stays as its device made it, but for the flip, and sources are drawn by `shares` where it names them.
+    """The last part of a training, closer to what devices deliver: from `after` (of all steps) on, `plain` takes the place
+    of the one in `Sampling`, and sources are drawn by `shares` where it names them.
     """
 
     after: float = 1.0

@@ -64,7 +64,7 @@ class Sampler:
         edges = np.cumsum(self.last_shares if last else self.shares)
         points = (rng.random() + np.arange(count)) / count * edges[-1]
         chosen = np.searchsorted(edges, points).clip(0, len(self.sets) - 1)
-        plain = self.finish.plain if last else 0.0
+        plain = self.finish.plain if last else self.sampling.plain
         samples = [self._sample(int(source), height, rng, changed=bool(rng.random() >= plain)) for source in chosen]
         images, references = zip(*samples, strict=True)
         return Batch(np.stack(images)[:, None], np.stack(references), np.stack([self.tables[source] for source in chosen]))
@@ -101,11 +101,13 @@ def _rescale(example: Example, start: int, width: int, rng: np.random.Generator)
 
 
 def _tilt(image: NDArray[np.uint8], reference: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Shear by up to 40 rows over the window, in half of the samples; rows that come from outside are black and ignored."""
+    """Shear by up to 40 rows over the window and bend by up to 12, in half of the samples; rows from outside are black and ignored."""
     if rng.random() < 0.5:
         return image, reference
     rows, columns = image.shape
-    shift = np.rint(np.linspace(-0.5, 0.5, columns) * rng.uniform(-40, 40)).astype(int)
+    along = np.linspace(-0.5, 0.5, columns)
+    bend = rng.uniform(0, 12) * np.sin(2 * np.pi * (rng.uniform(0.5, 2) * along + rng.random()))
+    shift = np.rint(along * rng.uniform(-40, 40) + bend).astype(int)
     row = np.arange(rows)[:, None] + shift
     outside = (row < 0) | (row >= rows)
     row = row.clip(0, rows - 1)

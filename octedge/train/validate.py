@@ -1,6 +1,7 @@
 """Validation scores what the user gets: the same `segment` as at the edge, behind a torch engine."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from octedge.anatomy import is_ordered, members, surface_names
-from octedge.geometry import Windowing
+from octedge.geometry import Windowing, labels_from_surfaces
 from octedge.metrics import IGNORED, Distance, Overlap, distance, overlap
 from octedge.ordered import Chain
 from octedge.scan import Frame
@@ -33,7 +34,8 @@ class TorchEngine:
 class SetScores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Scores of one source: IoU and Dice per group, the boundary error (px) per boundary; None where nothing was graded.
 
-    Pixels the reference calls fluid are left out of the layers' scores: nobody graded which layer they lie in.
+    Fluid lies within layers: a pixel that was called fluid counts for the layer between whose surfaces it lies, and
+    pixels the reference calls fluid are left out of the layers' scores, for nobody graded which layer they lie in.
     """
 
     groups: dict[str, tuple[float | None, float | None]]
@@ -79,14 +81,29 @@ def is_layer(group: str) -> bool:
     return is_ordered(group) and not set(members(group)) & {"vitreous", "choroid", "sclera", "disc"}
 
 
-Decoder = Callable[[Frame], Layers]
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is scored of a B-scan: labels uint8 (H, W), the labels without fluid (H, W), surfaces float (L, W)."""
+
+    labels: NDArray[np.uint8]
+    layers: NDArray[np.uint8]
+    surfaces: NDArray[np.floating]
+
+    @classmethod
+    def of(cls, found: Layers, chain: Chain) -> "Answer":
+        """The answer of the runtime; below fluid lies the layer its surfaces bound."""
+        order = np.array(chain.ordered, np.uint8)
+        return cls(found.labels, order[labels_from_surfaces(found.surfaces, len(found.labels))], found.surfaces)
+
+
+Decoder = Callable[[Frame], Answer]
 
 
 def validate(graph: Graph, shape: Shape, structures: tuple[str, ...], sets: tuple[Set, ...]) -> Scores:
     """Segment every B-scan of the validation sets, whole width, and compare with what each set annotates."""
     how = Plan(Chain.of(structures), Windowing(1 << 14, 0, 1 << shape.downs))
     engine = TorchEngine(graph)
-    return score(lambda frame: segment(frame, engine, how), structures, sets)
+    return score(lambda frame: Answer.of(segment(frame, engine, how), how.chain), structures, sets)
 
 
 def score(decoder: Decoder, structures: tuple[str, ...], sets: tuple[Set, ...]) -> Scores:
@@ -102,9 +119,9 @@ def _score_set(decoder: Decoder, structures: tuple[str, ...], data: Set) -> SetS
     overlaps: Overlap | None = None
     distances: Distance | None = None
     for example in data.examples:
-        layers = decoder(example.image)
-        seen = _overlap(to_groups(layers.labels, table), example.reference, data.groups)
-        apart = distance(layers.surfaces[pick], example.surfaces[given])
+        answer = decoder(example.image)
+        seen = _overlap(to_groups(answer.labels, table), to_groups(answer.layers, table), example.reference, data.groups)
+        apart = distance(answer.surfaces[pick], example.surfaces[given])
         overlaps = seen if overlaps is None else overlaps + seen
         distances = apart if distances is None else distances + apart
     assert overlaps is not None
@@ -115,11 +132,12 @@ def _score_set(decoder: Decoder, structures: tuple[str, ...], data: Set) -> SetS
     )
 
 
-def _overlap(predicted: NDArray[np.uint8], reference: NDArray[np.uint8], groups: tuple[str, ...]) -> Overlap:
-    everything = overlap(predicted, reference, len(groups))
+def _overlap(labels: NDArray[np.uint8], layers: NDArray[np.uint8], reference: NDArray[np.uint8], groups: tuple[str, ...]) -> Overlap:
+    """Fluid is scored by `labels` on everything known, ordered groups by `layers` where the reference is not fluid."""
     ordered = np.array([is_ordered(group) for group in groups])
-    without = overlap(predicted, np.where(ordered[np.minimum(reference, len(groups) - 1)], reference, IGNORED), len(groups))
-    return Overlap(*(np.where(ordered, getattr(without, name), getattr(everything, name)) for name in ("shared", "predicted", "reference")))
+    dry = np.where(ordered[np.minimum(reference, len(groups) - 1)], reference, IGNORED)
+    fluid, rest = overlap(labels, reference, len(groups)), overlap(layers, dry, len(groups))
+    return Overlap(*(np.where(ordered, getattr(rest, name), getattr(fluid, name)) for name in ("shared", "predicted", "reference")))
 
 
 def _known(value: float) -> float | None:
