@@ -11,16 +11,13 @@ from pathlib import Path
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.reference import RECIPE
 from octedge.edge.bundle import open_bundle
 from octedge.edge.engine import open_engine
 from octedge.geometry import resample_rows, scaled_rows, split, stitch
-from octedge.metrics import IGNORED
-from octedge.ordered import Chain
 from octedge.scan import Frame
-from octedge.segment import Engine, Layers, Plan, plan, segment
+from octedge.segment import Engine, Plan, plan, segment
 from octedge.train.cohort import Example, Set, load
 from octedge.train.recipe import read_recipe
 from octedge.train.validate import Answer, SetScores, score
@@ -85,11 +82,10 @@ def _show_set(data: Set, scores: SetScores) -> None:
     print(f"**{data.name}**, {len(data.examples)} B-scans of {who}: ", end="")
     print(f"mean over layers Dice {scores.dice:.3f}, IoU {scores.iou:.3f}, boundary error {scores.boundary:.2f} px\n")
     print("| label | IoU | Dice | boundary above, px |\n|---|--:|--:|--:|")
-    above = {name.split("|")[1]: value for name, value in scores.boundaries.items()}
-    for group, (iou, dice) in scores.groups.items():
+    above = {name.split("|")[1]: value for name, value in scores.by_boundary().items()}
+    for group, (iou, dice) in scores.by_group().items():
         px = above.get(group.split("+")[0])
-        if iou is not None and dice is not None:
-            print(f"| {group} | {iou:.3f} | {dice:.3f} | {'' if px is None else f'{px:.2f}'} |")
+        print(f"| {group} | {iou:.3f} | {dice:.3f} | {'' if px is None else f'{px:.2f}'} |")
     print()
 
 
@@ -125,7 +121,7 @@ def _changed_example(example: Example, change: Change, rng: np.random.Generator)
 
 
 class _OutOfOrder:
-    """Argmax as others would use it: the labels of the graph, and per surface the number of rows above it."""
+    """Argmax as others would use it: the labels of the graph, the likeliest layer of every pixel, and per surface the rows above it."""
 
     def __init__(self, engine: Engine, how: Plan) -> None:
         self.engine, self.how = engine, how
@@ -136,22 +132,17 @@ class _OutOfOrder:
         """Of the columns seen, how many hold a structure out of its anatomical order."""
         return self.wrong / max(1, self.columns)
 
-    def __call__(self, frame: Frame) -> Layers:
+    def __call__(self, frame: Frame) -> Answer:
         tiling = self.how.windowing.tiling(*frame.shape)
-        labels = stitch([self.engine(window[None, None])[1][0] for window in split(frame, tiling)], tiling)
-        place = _places(labels, self.how.chain)
-        known = np.maximum.accumulate(np.where(place == IGNORED, 0, place), axis=0)
+        order = np.array(self.how.chain.ordered, np.uint8)
+        answers = [self.engine(window[None, None]) for window in split(frame, tiling)]
+        labels = stitch([labels[0] for _, labels in answers], tiling)
+        place = stitch([scores[0, order].argmax(axis=0).astype(np.uint8) for scores, _ in answers], tiling)
+        known = np.maximum.accumulate(place, axis=0)
         self.columns += labels.shape[1]
-        self.wrong += int(((place != IGNORED) & (place < known)).any(axis=0).sum())
-        count = len(self.how.chain.ordered) - 1
-        surfaces = np.stack([(known <= index).sum(axis=0) for index in range(count)])
-        return Layers(labels, surfaces.astype(np.float32) - 0.5)
-
-
-def _places(labels: NDArray[np.uint8], chain: Chain) -> NDArray[np.uint8]:
-    table = np.full(256, IGNORED, np.uint8)
-    table[list(chain.ordered)] = np.arange(len(chain.ordered), dtype=np.uint8)
-    return table[labels]
+        self.wrong += int((place < known).any(axis=0).sum())
+        surfaces = np.stack([(known <= index).sum(axis=0) for index in range(len(order) - 1)])
+        return Answer(labels, order[place], surfaces.astype(np.float32) - 0.5)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ from octedge.errors import ModelError, UsageError
 from octedge.phantom import LOOKS, Phantom
 from octedge.scan import Frame
 from octedge.segment import Engine, Plan, plan, segment
-from octedge.train.fit import load_weights
+from octedge.train.fit import Trial, load_weights
+from octedge.train.manifest import Phantoms
 from octedge.train.networks import Graph, parameters
-from octedge.train.recipe import Phantoms, Recipe, read_recipe
+from octedge.train.recipe import Recipe, read_recipe
 from octedge.train.select import read_selection, read_split
 from octedge.train.validate import Scores, TorchEngine
 
@@ -38,12 +39,10 @@ def export(run: Path, bundle: Path, candidate: str | None, say: Say) -> ModelCar
     Raises `UsageError` for an unfinished run, `ModelError` where ONNX Runtime's labels differ from torch's.
     """
     recipe = read_recipe(run / "recipe.json")
-    name = candidate or read_selection(run).target.name
-    if name not in recipe.candidates:
-        raise UsageError(f"the run has no candidate {name!r}; it has {', '.join(recipe.candidates)}")
-    shape = recipe.candidates[name]
-    graph = load_weights(run / name, shape, len(recipe.structures))
-    card = _card(recipe, name, graph, run)
+    trial = _trial(run, candidate)
+    shape = recipe.candidates[trial.name]
+    graph = load_weights(trial.folder(run), shape, len(recipe.structures))
+    card = _card(recipe, trial, graph, run)
     tiling = "exact" if card.exact else "whole only"
     say(f"{card.id}: {card.parameters:,} parameters, sees {card.receptive_field} columns to each side, {tiling}")
     frames = golden_frames()
@@ -65,6 +64,16 @@ def export(run: Path, bundle: Path, candidate: str | None, say: Say) -> ModelCar
     return card
 
 
+def _trial(run: Path, candidate: str | None) -> Trial:
+    """The target, or the named candidate, by its best seed."""
+    selection = read_selection(run)
+    found = {each.name: each for each in selection.candidates}
+    name = candidate or selection.target.name
+    if name not in found:
+        raise UsageError(f"the run has no candidate {name!r}; it has {', '.join(found)}")
+    return Trial(name, found[name].best)
+
+
 def golden_frames() -> list[Frame]:
     """Narrow phantom B-scans in every look, macula and disc, one with fluid, of widths on and off the grid."""
     frames = []
@@ -81,15 +90,14 @@ def _compare(engine: Engine, card: ModelCard, frames: list[Frame], labels: list[
     return sum(int((a == b).sum()) for a, b in zip(found, labels, strict=True)) / sum(each.size for each in labels)
 
 
-def _card(recipe: Recipe, name: str, graph: Graph, run: Path) -> ModelCard:
-    shape = recipe.candidates[name]
+def _card(recipe: Recipe, trial: Trial, graph: Graph, run: Path) -> ModelCard:
+    shape = recipe.candidates[trial.name]
     grid = 1 << shape.downs
-    kernels = ", ".join(map(str, shape.widths()))
-    scores = _scores(msgspec.json.decode((run / name / "scores.json").read_bytes(), type=Scores))
+    scores = _scores(msgspec.json.decode((trial.folder(run) / "scores.json").read_bytes(), type=Scores))
     reach = receptive_field(graph, grid)
     overlap = -(-(2 * reach + 1) // grid) * grid
     card = ModelCard(
-        id=f"{recipe.name}-{name}-{_digest(graph)}",
+        id=f"{recipe.name}-{trial.name}-{_digest(graph)}",
         structures=recipe.structures,
         window=1 << (2 * overlap - 1).bit_length(),
         overlap=overlap,
@@ -98,7 +106,7 @@ def _card(recipe: Recipe, name: str, graph: Graph, run: Path) -> ModelCard:
         receptive_field=reach,
         axial_um=recipe.axial_um,
         heights=tuple(sorted(set(recipe.sampling.heights))),
-        architecture=f"U-Net: {shape.convs} convolutions per level, {kernels} kernels, {shape.downs} down-samplings",
+        architecture=str(shape),
         parameters=parameters(graph),
         software={"octedge": octedge.__version__, "torch": version("torch")},
         sources=_sources(recipe, run),
@@ -163,12 +171,11 @@ def _sources(recipe: Recipe, run: Path) -> tuple[Source, ...]:
 def _scores(scores: Scores) -> tuple[Score, ...]:
     found = []
     for source, each in scores.sets.items():
-        boundary = {name.split("|")[1]: value for name, value in each.boundaries.items()}
-        for group, (iou, dice) in each.groups.items():
-            if iou is not None and dice is not None:
-                px = boundary.get(group.split("+")[0])
-                px = None if px is None else round(px, 3)
-                found.append(Score(source=source, label=group, iou=round(iou, 4), dice=round(dice, 4), boundary_px=px))
+        above = {name.split("|")[1]: value for name, value in each.by_boundary().items()}
+        for group, (iou, dice) in each.by_group().items():
+            px = above.get(group.split("+")[0])
+            px = None if px is None else round(px, 3)
+            found.append(Score(source=source, label=group, iou=round(iou, 4), dice=round(dice, 4), boundary_px=px))
     return tuple(found)
 
 

@@ -13,7 +13,7 @@ from octedge.geometry import labels_from_surfaces
 from octedge.segment import plan, segment
 from octedge.train.cohort import load
 from octedge.train.recipe import read_recipe
-from octedge.train.validate import score
+from octedge.train.validate import Answer, score
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "reference.toml"
 
@@ -77,7 +77,7 @@ def scores(model, data):
     recipe = read_recipe(RECIPE)
     sets = load(msgspec.structs.replace(recipe, source=recipe.source[:2]), data).validation
     card = model.bundle.card
-    return score(lambda frame: segment(frame, model.engine, plan(card, len(frame))), card.structures, sets).sets
+    return score(lambda frame: Answer.of(segment(frame, model.engine, plan(card, len(frame))), card.chain), card.structures, sets).sets
 
 
 def test_healthy_subjects_it_has_not_seen_are_found_to_a_pixel(scores):
@@ -90,13 +90,13 @@ def test_an_oedematous_eye_it_has_not_seen_is_found(scores):
 
 
 def test_ez_os_and_rpe_come_apart_though_no_set_separates_all_three(scores):
-    assert scores["duke-dme"].groups["ez"][1] > 0.7
-    assert scores["octlayers"].groups["rpe"][1] > 0.7
+    assert scores["duke-dme"].by_group()["ez"][1] > 0.7
+    assert scores["octlayers"].by_group()["rpe"][1] > 0.7
 
 
 def test_the_cards_scores_are_those_of_the_bundle(model, scores):
     for known in model.bundle.card.scores:
         if known.source != "phantoms":
-            iou, dice = scores[known.source].groups[known.label]
+            iou, dice = scores[known.source].by_group()[known.label]
             assert known.iou == pytest.approx(iou, abs=0.002)
             assert known.dice == pytest.approx(dice, abs=0.002)

@@ -39,7 +39,8 @@ def select(run: Path) -> None:
     selection = read_selection(run)
     say(selection.table())
     for each in selection.candidates:
-        say(f"{each.name}: {each.scores.line()}")
+        for seed, scores in each.seeds.items():
+            say(f"{each.name} seed {seed}: {scores.line()}")
 
 
 @click.command()

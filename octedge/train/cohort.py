@@ -15,7 +15,8 @@ from octedge.errors import ScanError, UsageError
 from octedge.phantom import random_phantom
 from octedge.scan import Frame
 from octedge.train.labelmaps import boundary_reference, group_surfaces
-from octedge.train.recipe import AnySource, Boundaries, Masks, Phantoms, Recipe
+from octedge.train.manifest import AnySource, Boundaries, Masks, Phantoms
+from octedge.train.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Set:
     groups: tuple[str, ...]
     examples: tuple[Example, ...]
     share: float
+    vendor: str = "unknown"
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -67,8 +69,8 @@ def _split(source: AnySource, data: Path, recipe: Recipe) -> tuple[Set, Set]:
     examples = tuple(read_source(source, data))
     held = validation_patients(source, {example.patient for example in examples}, recipe)
     return (
-        Set(source.name, groups, tuple(example for example in examples if example.patient not in held), source.share),
-        Set(source.name, groups, tuple(example for example in examples if example.patient in held), source.share),
+        Set(source.name, groups, tuple(example for example in examples if example.patient not in held), source.share, source.vendor),
+        Set(source.name, groups, tuple(example for example in examples if example.patient in held), source.share, source.vendor),
     )
 
 
@@ -189,4 +191,4 @@ def _phantoms(source: Phantoms, seeds: Iterable[int]) -> Set:
         rows = len(scan.image)
         surfaces[(surfaces <= 0) | (surfaces >= rows)] = np.nan
         examples.append(Example(f"phantom{seed}", f"phantom{seed}", scan.image, scan.labels, surfaces))
-    return Set(source.name, KEYS, tuple(examples), source.share)
+    return Set(source.name, KEYS, tuple(examples), source.share, source.name)

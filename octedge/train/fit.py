@@ -1,7 +1,7 @@
 """The training loop, visible from top to bottom, and the run folder it leaves.
 
 A run folder holds the recipe, and for each candidate its checkpoint, its history and its scores:
-`recipe.json`, `CANDIDATE/weights.pt`, `CANDIDATE/state.pt` (to resume), `CANDIDATE/history.jsonl`, `CANDIDATE/scores.json`.
+`recipe.json`, and in `CANDIDATE/seed1`: `weights.pt`, `state.pt` (to resume), `history.jsonl`, `scores.json`.
 """
 
 import time
@@ -18,7 +18,7 @@ from torch import Tensor
 from octedge.errors import UsageError
 from octedge.train.cohort import Split
 from octedge.train.losses import marginal
-from octedge.train.networks import Graph, Shape, build
+from octedge.train.networks import Family, Graph, build
 from octedge.train.recipe import Recipe
 from octedge.train.sampling import Batch, Sampler
 from octedge.train.validate import Scores, validate
@@ -58,14 +58,29 @@ class Training:
         self.step = state["step"]
 
 
-def start(shape: Shape, recipe: Recipe) -> Training:
-    """A fresh training from the recipe's seed."""
-    torch.manual_seed(recipe.seed)
+def start(shape: Family, recipe: Recipe, seed: int) -> Training:
+    """A fresh training."""
+    torch.manual_seed(seed)
     graph, average = build(shape, len(recipe.structures)), build(shape, len(recipe.structures))
     average.load_state_dict(graph.state_dict())
     average.eval()
     graph = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Training(graph, average, torch.optim.AdamW(graph.parameters(), lr=recipe.rate, weight_decay=recipe.decay))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One training: a candidate of the recipe, and the seed of its weights and samples."""
+
+    name: str
+    seed: int
+
+    def folder(self, run: Path) -> Path:
+        """Where its files lie in a run."""
+        return run / self.name / f"seed{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.name} seed {self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +93,39 @@ class Course:
     resume: bool = False
 
 
-def fit(name: str, course: Course, folder: Path) -> Scores:
-    """Train one candidate and leave its files in `folder`; returns the scores of its averaged weights."""
+def fit(trial: Trial, course: Course, folder: Path, until: int | None = None) -> Scores:
+    """Train one candidate and leave its files in `folder`; returns the scores of its averaged weights.
+
+    With `until` it stops after that many of the recipe's steps, to be gone on with by a course that resumes.
+    """
     recipe, split, say = course.recipe, course.split, course.say
+    end = min(until or recipe.steps, recipe.steps)
     folder.mkdir(parents=True, exist_ok=True)
-    shape = recipe.candidates[name]
-    training = start(shape, recipe)
+    shape = recipe.candidates[trial.name]
+    training = start(shape, recipe, trial.seed)
     state = folder / "state.pt"
     if course.resume and state.exists():
         training.load(state)
-        if training.step == recipe.steps and (folder / "scores.json").exists():
+        if training.step >= end and (folder / "scores.json").exists():
             return msgspec.json.decode((folder / "scores.json").read_bytes(), type=Scores)
-    sampler = Sampler(split.train, recipe)
+    sampler = Sampler(split.train, recipe, trial.seed)
     if not sampler.sets:
         raise UsageError("no source has B-scans left to train on; hold fewer patients back")
     began, first, recent = time.monotonic(), training.step, []
     scores = None
     with (folder / "history.jsonl").open("ab" if course.resume else "wb") as history:
-        for batch in _ahead(sampler, training.step, recipe.steps):
+        for batch in _ahead(sampler, training.step, end):
             recent.append(train_step(training, batch, recipe))
             if training.step % 50 == 0:
                 pace = (time.monotonic() - began) / (training.step - first)
-                say(f"{name} {_progress(training.step, recipe.steps, float(np.mean(recent[-50:])), pace)}")
-            if training.step % recipe.validate_every == 0 or training.step == recipe.steps:
+                say(f"{trial} {_progress(training.step, end, float(np.mean(recent[-50:])), pace)}")
+            if training.step % recipe.validate_every == 0 or training.step == end:
                 scores = validate(training.average, shape, recipe.structures, split.validation)
                 line = {"step": training.step, "loss": float(np.mean(recent[-50:])), "iou": scores.mean}
                 history.write(msgspec.json.encode(line) + b"\n")
                 history.flush()
                 training.save(state)
-                say(f"{name} step {training.step}: {scores.line()}")
+                say(f"{trial} step {training.step}: {scores.line()}")
     if scores is None:
         scores = validate(training.average, shape, recipe.structures, split.validation)
     torch.save(training.average.state_dict(), folder / "weights.pt")
@@ -157,7 +176,7 @@ def _progress(step: int, steps: int, loss: float, pace: float) -> str:
     return f"step {step}/{steps} loss {loss:.3f} {pace:.2f} s/step {pace * (steps - step) / 60:.0f} min left"
 
 
-def load_weights(folder: Path, shape: Shape, classes: int) -> Graph:
+def load_weights(folder: Path, shape: Family, classes: int) -> Graph:
     """The trained network of a run, ready to evaluate.
 
     Raises `UsageError` where the run has not finished.

@@ -7,55 +7,8 @@ import msgspec
 
 from octedge.anatomy import KEYS
 from octedge.errors import UsageError
-from octedge.train.labelmaps import LabelMap
+from octedge.train.manifest import AnySource
 from octedge.train.networks import Shape
-
-
-class Masks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="masks", tag_field="kind"):
-    """A set of images with masks of the same file stem. `patient` is a regular expression whose first group is the patient."""
-
-    name: str
-    images: str
-    masks: str
-    labels: LabelMap
-    patient: str
-    validation: tuple[str, ...] = ()
-    licence: str = "unknown"
-    origin: str = ""
-    share: float = 1.0
-
-
-class Boundaries(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="boundaries", tag_field="kind"):
-    """A set of images with boundary tables, one file per patient and boundary: a line per column, a value per B-scan.
-
-    `image` matches patient and B-scan number (first and second group) in the image's stem; `table` is the file name of
-    boundary K of a patient, with {patient} and {boundary}; `groups` are the regions between the boundaries;
-    `first_row` the number the set gives to the top row.
-    """
-
-    name: str
-    images: str
-    tables: str
-    image: str
-    table: str
-    groups: tuple[str, ...]
-    first_row: float = 0.0
-    validation: tuple[str, ...] = ()
-    licence: str = "unknown"
-    origin: str = ""
-    share: float = 1.0
-
-
-class Phantoms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="phantoms", tag_field="kind"):
-    """Synthetic B-scans with every structure labelled: `count` to train on, `validation_count` others to validate on."""
-
-    name: str = "phantoms"
-    count: int = 200
-    validation_count: int = 12
-    share: float = 1.0
-
-
-AnySource = Masks | Boundaries | Phantoms
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -93,12 +46,12 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     finish: Finish = Finish()
     axial_um: tuple[float, float, float] = (2.7, 3.87, 5.5)
     steps: int = 2000
-    screen_steps: int = 0  # above 0: candidates are compared after this many steps, only the best is trained for `steps`
+    screen_steps: int = 0  # above 0: candidates are compared after this many steps, and the best alone goes on to `steps`
     rate: float = 3e-3
     decay: float = 1e-4
     average: float = 0.998  # exponential moving average of the weights, per step
     validate_every: int = 500
-    seed: int = 1
+    seeds: tuple[int, ...] = (1,)  # every candidate is trained once with each
     salt: str = "octedge"
     validation_share: float = 0.2  # of the patients, where a source names none
     precision: Literal["bf16", "fp32"] = "bf16"

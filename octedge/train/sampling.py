@@ -39,11 +39,11 @@ def windows(examples: tuple[Example, ...], window: int, stride: int) -> tuple[tu
 class Sampler:
     """Draws batches from the sets of a split: a source by its share, then any of its windows, all equally likely."""
 
-    def __init__(self, sets: tuple[Set, ...], recipe: Recipe) -> None:
+    def __init__(self, sets: tuple[Set, ...], recipe: Recipe, seed: int) -> None:
         structures, sampling = recipe.structures, recipe.sampling
         self.sets = tuple(each for each in sets if each.examples and each.share > 0)
         self.sampling = sampling
-        self.seed = recipe.seed
+        self.seed = seed
         self.finish = recipe.finish
         self.finish_from = round(recipe.steps * recipe.finish.after)
         self.windows = [windows(each.examples, sampling.window, sampling.stride) for each in self.sets]

@@ -5,22 +5,32 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from octedge.errors import UsageError
 from octedge.train.cohort import Set, Split
-from octedge.train.fit import Course, fit
+from octedge.train.fit import Course, Trial, fit
 from octedge.train.networks import build, parameters
 from octedge.train.recipe import Recipe, write_recipe
 from octedge.train.validate import Scores
 
 
 class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A trained candidate: its name, number of parameters, mean IoU over the real sources, and all scores."""
+    """A trained candidate: its name, number of parameters, and the scores of every seed."""
 
     name: str
     parameters: int
-    iou: float
-    scores: Scores
+    seeds: dict[int, Scores]
+
+    @property
+    def iou(self) -> float:
+        """Mean over the seeds of the mean IoU over the real sources."""
+        return float(np.mean([each.mean for each in self.seeds.values()]))
+
+    @property
+    def best(self) -> int:
+        """The seed with the highest mean IoU; its weights are what is exported."""
+        return max(self.seeds, key=lambda seed: self.seeds[seed].mean)
 
 
 class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,23 +67,23 @@ def train_all(course: Course, run: Path) -> Selection:
     _record(recipe, course.split, run)
     screening = len(recipe.candidates) > 1 and 0 < recipe.screen_steps < recipe.steps
     steps = recipe.screen_steps if screening else recipe.steps
-    short = msgspec.structs.replace(recipe, steps=steps, validate_every=min(steps, recipe.validate_every))
-    where = run / "screening" if screening else run
-    found = {name: fit(name, replace(course, recipe=short), where / name) for name in recipe.candidates}
-    selection = choose(recipe, steps, found)
+    trials = [Trial(name, seed) for name in recipe.candidates for seed in recipe.seeds]
+    selection = choose(recipe, steps, {trial: fit(trial, course, trial.folder(run), steps) for trial in trials})
     (run / "selection.json").write_bytes(msgspec.json.format(msgspec.json.encode(selection), indent=1))
     course.say(selection.table())
     if screening:
-        fit(selection.target.name, course, run / selection.target.name)
+        target = Trial(selection.target.name, selection.target.best)
+        fit(target, replace(course, resume=True), target.folder(run))
     return selection
 
 
-def choose(recipe: Recipe, steps: int, scores: dict[str, Scores]) -> Selection:
+def choose(recipe: Recipe, steps: int, scores: dict[Trial, Scores]) -> Selection:
     """The candidates ordered by mean IoU; of equal ones (to 0.0001) the smaller network first."""
+    found: dict[str, dict[int, Scores]] = {}
+    for trial, each in scores.items():
+        found.setdefault(trial.name, {})[trial.seed] = each
     classes = len(recipe.structures)
-    candidates = [
-        Candidate(name, parameters(build(recipe.candidates[name], classes)), each.mean, each) for name, each in scores.items()
-    ]
+    candidates = [Candidate(name, parameters(build(recipe.candidates[name], classes)), seeds) for name, seeds in found.items()]
     return Selection(steps, tuple(sorted(candidates, key=lambda each: (-round(each.iou, 4), each.parameters))))
 
 

@@ -1,5 +1,8 @@
 """Validation scores what the user gets: the same `segment` as at the edge, behind a torch engine."""
 
+import functools
+import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +19,7 @@ from octedge.scan import Frame
 from octedge.segment import Layers, Plan, segment
 from octedge.train.cohort import Set
 from octedge.train.labelmaps import merge_table, to_groups
-from octedge.train.networks import Graph, Shape
+from octedge.train.networks import Family, Graph
 
 
 class TorchEngine:
@@ -31,33 +34,78 @@ class TorchEngine:
         return scores.numpy(), labels.numpy()
 
 
+class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one patient adds to the scores: pixels per group (G,), sums of |error| and error in px, columns, per boundary (B,)."""
+
+    shared: tuple[int, ...]
+    predicted: tuple[int, ...]
+    reference: tuple[int, ...]
+    absolute: tuple[float, ...]
+    signed: tuple[float, ...]
+    columns: tuple[int, ...]
+
+    @classmethod
+    def of(cls, overlaps: Overlap, distances: Distance) -> "Counts":
+        """The counts as plain numbers."""
+        pixels = (overlaps.shared, overlaps.predicted, overlaps.reference)
+        errors = (distances.absolute, distances.signed, distances.columns)
+        return cls(*(tuple(each.tolist()) for each in (*pixels, *errors)))
+
+    def overlaps(self) -> Overlap:
+        return Overlap(np.array(self.shared), np.array(self.predicted), np.array(self.reference))
+
+    def distances(self) -> Distance:
+        return Distance(np.array(self.absolute), np.array(self.signed), np.array(self.columns))
+
+
 class SetScores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Scores of one source: IoU and Dice per group, the boundary error (px) per boundary; None where nothing was graded.
+    """Scores of one source: the counts of every patient, from which all scores are made by adding before dividing.
 
     Fluid lies within layers: a pixel that was called fluid counts for the layer between whose surfaces it lies, and
     pixels the reference calls fluid are left out of the layers' scores, for nobody graded which layer they lie in.
     """
 
-    groups: dict[str, tuple[float | None, float | None]]
-    boundaries: dict[str, float | None]
+    vendor: str
+    groups: tuple[str, ...]
+    boundaries: tuple[str, ...]
+    patients: dict[str, Counts]
 
-    def _layers(self, column: int) -> list[float]:
-        return [pair[column] for group, pair in self.groups.items() if is_layer(group) and pair[column] is not None]  # type: ignore[misc]
+    def overlaps(self) -> Overlap:
+        """The pixel counts of all patients together."""
+        return functools.reduce(operator.add, (each.overlaps() for each in self.patients.values()))
+
+    def distances(self) -> Distance:
+        """The boundary errors of all patients together."""
+        return functools.reduce(operator.add, (each.distances() for each in self.patients.values()))
+
+    def by_group(self) -> dict[str, tuple[float, float]]:
+        """Group -> IoU and Dice, of the groups that occur."""
+        found = self.overlaps()
+        rows = zip(self.groups, found.iou.tolist(), found.dice.tolist(), strict=True)
+        return {group: (iou, dice) for group, iou, dice in rows if not math.isnan(iou)}
+
+    def by_boundary(self) -> dict[str, float]:
+        """Boundary -> mean absolute error in px, of the boundaries that were graded."""
+        rows = zip(self.boundaries, self.distances().mean.tolist(), strict=True)
+        return {name: value for name, value in rows if not math.isnan(value)}
+
+    def _mean(self, column: int) -> float:
+        return _mean([pair[column] for group, pair in self.by_group().items() if is_layer(group)])
 
     @property
     def iou(self) -> float:
         """Mean over the set's layers: what lies between the vitreous and the choroid."""
-        return float(np.mean(self._layers(0))) if self._layers(0) else float("nan")
+        return self._mean(0)
 
     @property
     def dice(self) -> float:
-        return float(np.mean(self._layers(1))) if self._layers(1) else float("nan")
+        """Mean over the set's layers."""
+        return self._mean(1)
 
     @property
     def boundary(self) -> float:
         """Mean boundary error in px, each boundary weighing the same."""
-        known = [value for value in self.boundaries.values() if value is not None]
-        return float(np.mean(known)) if known else float("nan")
+        return _mean(list(self.by_boundary().values()))
 
 
 class Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,15 +113,23 @@ class Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     sets: dict[str, SetScores]
 
+    def real(self) -> dict[str, SetScores]:
+        """The sources that count in selection."""
+        return {name: each for name, each in self.sets.items() if name != "phantoms"} or self.sets
+
     @property
     def mean(self) -> float:
-        real = [scores.iou for name, scores in self.sets.items() if name != "phantoms"]
-        return float(np.nanmean(real or [scores.iou for scores in self.sets.values()]))
+        return _mean([each.iou for each in self.real().values()])
 
     def line(self) -> str:
         """One line for people."""
         parts = [f"{name} IoU {each.iou:.3f} Dice {each.dice:.3f} boundary {each.boundary:.2f} px" for name, each in self.sets.items()]
         return "; ".join(parts)
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def is_layer(group: str) -> bool:
@@ -99,7 +155,7 @@ class Answer:
 Decoder = Callable[[Frame], Answer]
 
 
-def validate(graph: Graph, shape: Shape, structures: tuple[str, ...], sets: tuple[Set, ...]) -> Scores:
+def validate(graph: Graph, shape: Family, structures: tuple[str, ...], sets: tuple[Set, ...]) -> Scores:
     """Segment every B-scan of the validation sets, whole width, and compare with what each set annotates."""
     how = Plan(Chain.of(structures), Windowing(1 << 14, 0, 1 << shape.downs))
     engine = TorchEngine(graph)
@@ -116,20 +172,15 @@ def _score_set(decoder: Decoder, structures: tuple[str, ...], data: Set) -> SetS
     own, marked = surface_names(structures), surface_names(data.groups)
     wanted = [name for name in marked if name in own]  # a set that skips structures marks borders no model has
     pick, given = [own.index(name) for name in wanted], [marked.index(name) for name in wanted]
-    overlaps: Overlap | None = None
-    distances: Distance | None = None
+    patients: dict[str, tuple[Overlap, Distance]] = {}
     for example in data.examples:
         answer = decoder(example.image)
         seen = _overlap(to_groups(answer.labels, table), to_groups(answer.layers, table), example.reference, data.groups)
         apart = distance(answer.surfaces[pick], example.surfaces[given])
-        overlaps = seen if overlaps is None else overlaps + seen
-        distances = apart if distances is None else distances + apart
-    assert overlaps is not None
-    assert distances is not None
-    return SetScores(
-        {group: (_known(iou), _known(dice)) for group, iou, dice in zip(data.groups, overlaps.iou, overlaps.dice, strict=True)},
-        dict(zip(wanted, map(_known, distances.mean), strict=True)),
-    )
+        before = patients.get(example.patient)
+        patients[example.patient] = (before[0] + seen, before[1] + apart) if before else (seen, apart)
+    counts = {patient: Counts.of(*found) for patient, found in patients.items()}
+    return SetScores(data.vendor, data.groups, tuple(wanted), counts)
 
 
 def _overlap(labels: NDArray[np.uint8], layers: NDArray[np.uint8], reference: NDArray[np.uint8], groups: tuple[str, ...]) -> Overlap:
@@ -138,7 +189,3 @@ def _overlap(labels: NDArray[np.uint8], layers: NDArray[np.uint8], reference: ND
     dry = np.where(ordered[np.minimum(reference, len(groups) - 1)], reference, IGNORED)
     fluid, rest = overlap(labels, reference, len(groups)), overlap(layers, dry, len(groups))
     return Overlap(*(np.where(ordered, getattr(rest, name), getattr(fluid, name)) for name in ("shared", "predicted", "reference")))
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

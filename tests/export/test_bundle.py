@@ -19,8 +19,9 @@ from octedge.scan import Spacing
 from octedge.segment import plan, segment
 from octedge.train.cohort import Split
 from octedge.train.fit import Course
-from octedge.train.networks import Graph, Shape, build
-from octedge.train.recipe import Phantoms, Recipe, Sampling
+from octedge.train.manifest import Phantoms
+from octedge.train.networks import Graph, UNet, build
+from octedge.train.recipe import Recipe, Sampling
 from octedge.train.select import train_all
 from octedge.train.validate import TorchEngine
 from tests.train.test_fit import SPLIT, quiet
@@ -28,7 +29,7 @@ from tests.train.test_fit import SPLIT, quiet
 RECIPE = Recipe(
     name="tiny",
     source=(Phantoms(name="bands"),),
-    candidates={"small": Shape(convs=1, kernels=4, downs=2), "smaller": Shape(convs=1, kernels=2, downs=2)},
+    candidates={"small": UNet(convs=1, kernels=4, downs=2), "smaller": UNet(convs=1, kernels=2, downs=2)},
     sampling=Sampling(window=32, stride=16, heights=(64,), pixels=2 * 64 * 32, augment=False),
     steps=4, validate_every=4, precision="fp32",
 )  # fmt: skip
@@ -148,7 +149,7 @@ def test_a_runtime_that_answers_otherwise_stops_the_export(run, tmp_path, monkey
 
 def test_exported_scores_are_torchs_to_the_last_bits():
     torch.manual_seed(1)
-    graph = build(Shape(convs=2, kernels=4, downs=3), 5).eval()
+    graph = build(UNet(convs=2, kernels=4, downs=3), 5).eval()
     image = np.random.default_rng(0).integers(0, 256, (2, 1, 32, 64), np.uint8)
     session = onnxruntime.InferenceSession(to_graph(graph, 3).SerializeToString())
     scores, labels = session.run(["scores", "labels"], {"image": image})

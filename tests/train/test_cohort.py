@@ -11,15 +11,16 @@ from octedge.errors import ScanError, UsageError
 from octedge.metrics import IGNORED
 from octedge.train.cohort import load, read_mask, validation_patients
 from octedge.train.labelmaps import LabelMap
-from octedge.train.networks import Shape
-from octedge.train.recipe import Boundaries, Masks, Recipe, read_recipe, write_recipe
+from octedge.train.manifest import Boundaries, Masks
+from octedge.train.networks import UNet
+from octedge.train.recipe import Recipe, read_recipe, write_recipe
 
 VALUES = LabelMap(values={0: "vitreous", 1: "nfl", 2: "choroid"})
 MASKS = Masks(name="set", images="images", masks="masks", labels=VALUES, patient=r"^(p\d+)_")
 
 
 def recipe(source, **more):
-    return Recipe(name="test", source=(source,), candidates={"small": Shape(convs=1, kernels=4, downs=2)}, **more)
+    return Recipe(name="test", source=(source,), candidates={"small": UNet(convs=1, kernels=4, downs=2)}, **more)
 
 
 @pytest.fixture

@@ -10,16 +10,17 @@ import torch
 from octedge.anatomy import KEYS
 from octedge.errors import UsageError
 from octedge.train.cohort import Example, Set, Split
-from octedge.train.fit import Course, fit, learning_rate, load_weights
-from octedge.train.networks import Shape
-from octedge.train.recipe import Phantoms, Recipe, Sampling, read_recipe
+from octedge.train.fit import Course, Trial, fit, learning_rate, load_weights
+from octedge.train.manifest import Phantoms
+from octedge.train.networks import UNet
+from octedge.train.recipe import Recipe, Sampling, read_recipe
 from octedge.train.select import choose, read_selection, read_split, train_all
-from octedge.train.validate import Scores, SetScores
+from octedge.train.validate import Counts, Scores, SetScores
 
 RECIPE = Recipe(
     name="tiny",
     source=(Phantoms(),),
-    candidates={"a": Shape(convs=1, kernels=6, downs=2), "b": Shape(convs=1, kernels=4, downs=2)},
+    candidates={"a": UNet(convs=1, kernels=6, downs=2), "b": UNet(convs=1, kernels=4, downs=2)},
     sampling=Sampling(window=32, stride=16, heights=(64,), pixels=4 * 64 * 32, augment=False),
     steps=60, rate=1e-2, validate_every=20, average=0.9, precision="fp32",
 )  # fmt: skip
@@ -50,13 +51,13 @@ COURSE = Course(RECIPE, SPLIT, quiet)
 
 
 def test_a_network_learns_bands_it_has_not_seen(tmp_path):
-    scores = fit("a", COURSE, tmp_path)
+    scores = fit(Trial("a", 1), COURSE, tmp_path)
     assert scores.sets["bands"].iou > 0.9
     assert scores.sets["bands"].boundary < 1
 
 
 def test_a_resumed_run_ends_with_the_weights_of_the_undisturbed_one(tmp_path):
-    fit("b", COURSE, tmp_path / "whole")
+    fit(Trial("b", 1), COURSE, tmp_path / "whole")
 
     class Stop(Exception):
         pass
@@ -66,8 +67,8 @@ def test_a_resumed_run_ends_with_the_weights_of_the_undisturbed_one(tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        fit("b", replace(COURSE, say=stop_after_40), tmp_path / "halves")
-    fit("b", replace(COURSE, resume=True), tmp_path / "halves")
+        fit(Trial("b", 1), replace(COURSE, say=stop_after_40), tmp_path / "halves")
+    fit(Trial("b", 1), replace(COURSE, resume=True), tmp_path / "halves")
     whole, halves = (load_weights(tmp_path / name, RECIPE.candidates["b"], len(KEYS)).state_dict() for name in ("whole", "halves"))
     for name, value in whole.items():
         assert torch.equal(value, halves[name]), name
@@ -84,13 +85,15 @@ def test_a_run_compares_its_candidates_and_can_be_rebuilt_from_its_folder(tmp_pa
     assert again == screened
     train_all(replace(COURSE, recipe=again), tmp_path / "again")
     target = selection.target.name
-    first, second = (load_weights(tmp_path / run / target, screened.candidates[target], len(KEYS)).state_dict() for run in ("run", "again"))
+    folders = (Trial(target, 1).folder(tmp_path / run) for run in ("run", "again"))
+    first, second = (load_weights(folder, screened.candidates[target], len(KEYS)).state_dict() for folder in folders)
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_of_equal_candidates_the_smaller_is_chosen():
-    scores = Scores({"x": SetScores({"nfl": (0.8, 0.9)}, {})})
-    assert choose(RECIPE, 1, {"a": scores, "b": scores}).target.name == "b"
+    counts = Counts((80,), (100,), (90,), (), (), ())
+    scores = Scores({"x": SetScores("maker", ("nfl",), (), {"someone": counts})})
+    assert choose(RECIPE, 1, {Trial("a", 1): scores, Trial("b", 1): scores}).target.name == "b"
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero():

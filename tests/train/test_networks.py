@@ -7,10 +7,10 @@ import torch
 from octedge.geometry import Windowing
 from octedge.ordered import Chain
 from octedge.segment import Plan, segment
-from octedge.train.networks import Shape, build, parameters
+from octedge.train.networks import UNet, build, parameters
 from octedge.train.validate import TorchEngine
 
-SHAPES = [Shape(convs=1, kernels=4, downs=2), Shape(convs=2, kernels=6, downs=3, widest=16), Shape(convs=3, kernels=4, downs=1)]
+SHAPES = [UNet(convs=1, kernels=4, downs=2), UNet(convs=2, kernels=6, downs=3, widest=16), UNet(convs=3, kernels=4, downs=1)]
 CLASSES = ("vitreous", "nfl", "rpe", "choroid", "fluid")
 
 
@@ -66,12 +66,12 @@ def test_tiled_equals_whole_where_the_overlap_covers_the_receptive_field_and_not
 
 
 def test_wider_or_deeper_shapes_have_more_parameters_and_widest_bounds_them():
-    small = Shape(kernels=8, downs=3, widest=16)
+    small = UNet(kernels=8, downs=3, widest=16)
     for larger in (dict(kernels=12), dict(downs=4), dict(convs=3), dict(widest=64)):
-        changed = Shape(**{**{name: getattr(small, name) for name in ("convs", "kernels", "downs", "widest")}, **larger})
+        changed = UNet(**{**{name: getattr(small, name) for name in ("convs", "kernels", "downs", "widest")}, **larger})
         assert parameters(build(changed, 5)) > parameters(build(small, 5))
     assert max(replace_widest(small).widths()) == 12
 
 
 def replace_widest(shape):
-    return Shape(convs=shape.convs, kernels=shape.kernels, downs=shape.downs, widest=12)
+    return UNet(convs=shape.convs, kernels=shape.kernels, downs=shape.downs, widest=12)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from octedge.metrics import IGNORED
 from octedge.train.cohort import Example, Set
-from octedge.train.networks import Shape
+from octedge.train.networks import UNet
 from octedge.train.recipe import Finish, Recipe, Sampling
 from octedge.train.sampling import Sampler, relight, windows
 
@@ -24,8 +24,8 @@ def example(rows=60, columns=90, top=20, name="a"):
 def sampler(augment=True, seed=1, shares=(1.0, 1.0), finish=NONE):
     sets = tuple(Set(f"set{index}", GROUPS, (example(), example(100, 40, 50)), share) for index, share in enumerate(shares))
     sampling = Sampling(window=32, stride=16, heights=(64,), pixels=8 * 64 * 32, augment=augment)
-    candidates = {"a": Shape(downs=2)}
-    return Sampler(sets, Recipe(name="x", source=(), candidates=candidates, sampling=sampling, seed=seed, steps=100, finish=finish))
+    candidates = {"a": UNet(downs=2)}
+    return Sampler(sets, Recipe(name="x", source=(), candidates=candidates, sampling=sampling, steps=100, finish=finish), seed)
 
 
 @given(st.integers(1, 200), st.integers(1, 64), st.data())

@@ -1,12 +1,13 @@
-"""The U-Net family and the graph around it: uint8 in, log-probabilities and labels out, normalisation inside."""
+"""The U-Net (Ronneberger et al. 2015): what the others are measured by."""
 
-import msgspec
 import torch
 from torch import Tensor, nn
 
+from octedge.train.networks.family import Family
 
-class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is tuned: convolutions per level, kernels at full size (doubled per level, at most `widest`), down-samplings."""
+
+class UNet(Family, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="unet"):
+    """Convolutions per level, kernels at full size (doubled per level, at most `widest`), down-samplings."""
 
     convs: int = 2
     kernels: int = 16
@@ -16,6 +17,13 @@ class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def widths(self) -> tuple[int, ...]:
         """Kernels of each level, full size first."""
         return tuple(min(self.kernels << level, self.widest) for level in range(self.downs + 1))
+
+    def network(self, classes: int) -> nn.Module:
+        return _UNet(self, classes)
+
+    def __str__(self) -> str:
+        kernels = ", ".join(map(str, self.widths()))
+        return f"U-Net: {self.convs} convolutions per level, {kernels} kernels, {self.downs} down-samplings"
 
 
 class Convolutions(nn.Sequential):
@@ -29,14 +37,14 @@ class Convolutions(nn.Sequential):
         super().__init__(*layers)
 
 
-class UNet(nn.Module):
-    """U-Net (Ronneberger et al. 2015); exact under tiling: nothing in it looks at the whole tile.
+class _UNet(nn.Module):
+    """Exact under tiling: nothing in it looks at the whole tile.
 
     On the way up, a 1 x 1 convolution first brings the deeper level to the width of the next one, at its own small size;
     then it is enlarged (bilinear) and joined with the skip.
     """
 
-    def __init__(self, shape: Shape, classes: int) -> None:
+    def __init__(self, shape: UNet, classes: int) -> None:
         super().__init__()
         widths = shape.widths()
         up = list(zip(widths[:0:-1], widths[-2::-1], strict=True))  # (deeper, next) from the bottom to full size
@@ -56,29 +64,3 @@ class UNet(nn.Module):
             x = block(torch.cat([skip, x], 1))
         logits: Tensor = self.head(x)
         return logits
-
-
-class Graph(nn.Module):
-    """What is exported: `image` uint8 (N, 1, P, V) -> `scores` float32 (N, C, P, V), log-probabilities, and `labels` uint8 (N, P, V)."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def logits(self, image: Tensor) -> Tensor:
-        """The network behind the one normalisation there is: grey 0..255 -> about -1..3."""
-        return self.network(image.float() * (4 / 255) - 1)  # type: ignore[no-any-return]
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        scores = self.logits(image).float().log_softmax(1)
-        return scores, scores.argmax(1).to(torch.uint8)
-
-
-def build(shape: Shape, classes: int) -> Graph:
-    """A fresh network of the family."""
-    return Graph(UNet(shape, classes))
-
-
-def parameters(graph: nn.Module) -> int:
-    """Number of trained values."""
-    return sum(value.numel() for value in graph.parameters())
