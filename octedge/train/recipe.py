@@ -51,6 +51,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     decay: float = 1e-4
     average: float = 0.998  # exponential moving average of the weights, per step
     validate_every: int = 500
+    patience: int = 0  # a training ends after so many validations without a gain in IoU; 0: never
     seeds: tuple[int, ...] = (1,)  # every candidate is trained once with each
     salt: str = "octedge"
     validation_share: float = 0.2  # of the patients, where a source names none
