@@ -96,17 +96,20 @@ def to_groups(labels: NDArray[np.uint8], table: NDArray[np.float32]) -> NDArray[
 def group_surfaces(reference: NDArray[np.uint8], groups: tuple[str, ...]) -> NDArray[np.float64]:
     """The boundaries between ordered neighbours of G groups from a reference (H, W): depths (K, W), NaN where not graded.
 
-    Fluid and ignored pixels inside belong to the layer above them; a boundary lies half a row above its lower group.
+    A boundary lies half a row above its lower group. Where fluid or ignored pixels lie between the two groups nobody
+    graded at which depth inside them the boundary runs.
     """
     order = [index for index, group in enumerate(groups) if is_ordered(group)]
     place = np.full(256, -1, np.int16)
     place[order] = np.arange(len(order))
-    deepest = np.maximum.accumulate(place[reference], axis=0)
-    graded = np.isin(reference, order).any(axis=0)
+    places = place[reference]
+    deepest = np.maximum.accumulate(places, axis=0)
+    columns = np.arange(reference.shape[1])
     surfaces = np.full((len(order) - 1, reference.shape[1]), np.nan)
     for index in range(len(order) - 1):
         below = (deepest <= index).sum(axis=0)
-        shown = graded & (below > 0) & (below < len(reference))
+        inside = (below > 0) & (below < len(reference))
+        shown = inside & (places[np.maximum(below, 1) - 1, columns] >= 0)
         surfaces[index, shown] = below[shown] - 0.5
     return surfaces
 

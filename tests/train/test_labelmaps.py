@@ -91,3 +91,12 @@ def test_fluid_inside_a_layer_does_not_move_its_boundaries():
     with_fluid = group_surfaces(np.array(column, np.uint8)[:, None], GROUPS)
     without = group_surfaces(np.array([0, 1, 2, 2, 2, 3], np.uint8)[:, None], GROUPS)
     np.testing.assert_array_equal(with_fluid, without)
+
+
+@pytest.mark.parametrize("between", [9, IGNORED])
+def test_where_fluid_or_nothing_known_lies_between_two_groups_their_boundary_is_not_graded(between):
+    column = np.array([0, 1, 2, between, between, 3, 4], np.uint8)[:, None]
+    names = ("vitreous|nfl", "nfl|gcl", "ipl|inl", "inl|opl")
+    found = dict(zip(names, group_surfaces(column, GROUPS)[:4, 0].tolist(), strict=True))
+    assert np.isnan(found.pop("ipl|inl"))
+    assert found == {"vitreous|nfl": 0.5, "nfl|gcl": 1.5, "inl|opl": 5.5}
