@@ -34,6 +34,30 @@ class Finish(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     shares: dict[str, float] = {}
 
 
+class Tune(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What `octedge tune` tries around the target: every combination of the values given; an axis left out keeps the target's value.
+
+    `target` names a candidate (none: the one a finished run selected, or the only one); `windows` are widths of training
+    windows in columns; after each of `rungs` (shares of the steps) the worse half of the trials stops; trials whose IoU
+    differs by no more than `noise` count as equal.
+    """
+
+    target: str = ""
+    convs: tuple[int, ...] = ()
+    kernels: tuple[int, ...] = ()
+    downs: tuple[int, ...] = ()
+    widest: tuple[int, ...] = ()
+    windows: tuple[int, ...] = ()
+    rungs: tuple[float, ...] = (0.25, 0.5)
+    noise: float = 0.002
+
+    def __post_init__(self) -> None:
+        if list(self.rungs) != sorted(set(self.rungs)) or not all(0 < rung < 1 for rung in self.rungs):
+            raise UsageError(f"tune.rungs {list(self.rungs)} given; needed are rising shares of the steps between 0 and 1, as [0.25, 0.5]")
+        if not 0 <= self.noise < 1:
+            raise UsageError(f"tune.noise {self.noise} given; needed is a difference of IoU from 0 to below 1, as 0.002")
+
+
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sources, classes, candidates and schedule of one training. Seeds and split salt are part of it."""
 
@@ -44,6 +68,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     structures: tuple[str, ...] = KEYS
     sampling: Sampling = Sampling()
     finish: Finish = Finish()
+    tune: Tune = Tune()
     axial_um: tuple[float, float, float] = (2.7, 3.87, 5.5)
     steps: int = 2000
     screen_steps: int = 0  # above 0: candidates are compared after this many steps, and the best alone goes on to `steps`
