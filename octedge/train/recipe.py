@@ -75,16 +75,21 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     rate: float = 3e-3
     decay: float = 1e-4
     average: float = 0.998  # exponential moving average of the weights, per step
+    loss: Literal["ce+dice", "ce", "dice"] = "ce+dice"
     validate_every: int = 500
+    save_every: int = 200  # steps between checkpoints, beside those at validations
     patience: int = 0  # a training ends after so many validations without a gain in IoU; 0: never
     seeds: tuple[int, ...] = (1,)  # every candidate is trained once with each
     salt: str = "octedge"
     validation_share: float = 0.2  # of the patients, where a source names none
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["bf16", "fp32"] = "bf16"  # bf16 is mixed precision: fp16 on GPUs without bf16, fp32 on such CPUs
 
     def __post_init__(self) -> None:
         if self.schema != 1:
             raise UsageError(f"the recipe has schema {self.schema}, this octedge reads schema 1; use a matching octedge")
+        for name in ("steps", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} = {getattr(self, name)}; needed is 1 or more")
         grids = [1 << shape.downs for shape in self.candidates.values()]
         if not grids:
             raise UsageError("the recipe has no candidates; add [candidates.NAME] with convs, kernels, downs")
