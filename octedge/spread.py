@@ -36,9 +36,7 @@ def spread(scores: NDArray[np.floating], chain: Chain, temperature: float = 1.0)
     mean, deviation = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for first in range(0, shape[1], _BLOCK):
         columns = slice(first, first + _BLOCK)
-        e = chain_scores(scores[:, :, columns], chain)
-        e -= e.max(axis=0)  # the same for all labellings; a row where nothing is possible then says nothing
-        e /= temperature
+        e = chain_scores(scores[:, :, columns], chain) / temperature
         mean[:, columns], deviation[:, columns] = _moments(e)
     return mean, deviation
 
