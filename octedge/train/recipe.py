@@ -12,8 +12,9 @@ from octedge.train.networks import Shape
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Windows of `window` columns every `stride` columns; P drawn from `heights`; augmentation on or off, and the share of
-    samples that stay `plain`, as their device made them but for the flip.
+    """Windows of `window` columns every `stride` columns; P drawn from `heights`; augmentation on or off, with its `strength`
+    (1 as written in `augment`), and the share of samples that stay `plain`, as their device made them but for the flip; the
+    share that is drawn for holding something `rare` in its source.
     """
 
     window: int = 256
@@ -21,7 +22,9 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     heights: tuple[int, ...] = (256, 256, 256, 512)
     pixels: int = 8 * 256 * 256  # per batch: fewer windows where they are higher
     augment: bool = True
+    strength: float = 1.0
     plain: float = 0.0
+    rare: float = 0.0
 
 
 class Finish(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -101,6 +104,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         for height in self.sampling.heights:
             if height & (height - 1):
                 raise UsageError(f"height {height} is not a power of two")
+        if not (0 < self.sampling.strength <= 2 and 0 <= self.sampling.rare <= 1):
+            got = f"strength {self.sampling.strength:g} and rare {self.sampling.rare:g}"
+            raise UsageError(f"{got} given; needed are a strength above 0, at most 2 (none: augment = false), and rare from 0 to 1")
 
 
 def read_recipe(path: Path) -> Recipe:
