@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": ("octedge.cli.inspect_bundle:inspect", "Show what a model bundle is."),
     "train": ("octedge.cli.workstation:train", "Workstation: train the candidate networks of a recipe."),
     "select": ("octedge.cli.workstation:select", "Workstation: choose the target network by IoU."),
+    "report": ("octedge.cli.report:report", "Workstation: a run as one page, with its errors and worst B-scans."),
     "export": ("octedge.cli.workstation:export", "Workstation: make a bundle of a trained network."),
 }
 STOPPED = 130  # 128 + SIGINT, as shells count
