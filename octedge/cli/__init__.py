@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("octedge.cli.workstation:train", "Workstation: train the candidate networks of a recipe."),
     "select": ("octedge.cli.workstation:select", "Workstation: choose the target network by IoU."),
     "report": ("octedge.cli.report:report", "Workstation: a run as one page, with its errors and worst B-scans."),
+    "tune": ("octedge.cli.tune:tune", "Workstation: vary the target's shape within a budget of milliseconds."),
     "export": ("octedge.cli.workstation:export", "Workstation: make a bundle of a trained network."),
 }
 STOPPED = 130  # 128 + SIGINT, as shells count

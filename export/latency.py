@@ -1,0 +1,103 @@
+"""What shapes cost on the engine that will run them: exported with random weights, timed end to end."""
+
+import gc
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from export.bundle import receptive_field
+from export.to_onnx import to_graph, write_onnx
+from octedge.card import ModelCard
+from octedge.edge.bundle import Bundle
+from octedge.edge.engine import ENGINES, load_engine
+from octedge.edge.machine import describe
+from octedge.errors import UsageError
+from octedge.scan import Frame
+from octedge.segment import plan, segment
+from octedge.train.networks import Family, Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Stopwatch:
+    """Times `segment` (tiling, engine, ordered decode) of one B-scan of H x W pixels, on this machine, in this process.
+
+    The time is what a B-scan costs at most: the weights are random and every class wins pixels everywhere, so all columns need
+    the decode. Of each shape the median over `rounds` times `runs` calls is taken; every round goes through all shapes, so that
+    a machine that grows slower on the way is slower for all, and opens each engine anew, warmed up by one call.
+    """
+
+    structures: tuple[str, ...]
+    size: tuple[int, int] = (496, 768)
+    engine: str = "ort"
+    rounds: int = 5
+    runs: int = 3
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise UsageError(f"no engine is called {self.engine!r}; known are {', '.join(ENGINES)}")
+
+    def __str__(self) -> str:
+        return f"{self.engine}, {self.size[0]} x {self.size[1]}, {describe()}"
+
+    def __call__(self, shapes: Sequence[Family]) -> list[float]:
+        """The ms of each shape. Raises `ModelError` where the engine is not here or cannot run a shape."""
+        frame = np.random.default_rng(0).integers(0, 256, self.size, np.uint8)
+        with tempfile.TemporaryDirectory() as folder:
+            bundles = [self._bundle(shape, Path(folder) / str(index)) for index, shape in enumerate(shapes)]
+            times: list[list[float]] = [[] for _ in bundles]
+            for _ in range(self.rounds):
+                for bundle, found in zip(bundles, times, strict=True):
+                    found += self._time(bundle, frame)
+                    gc.collect()  # the engine goes before the next one comes: one at a time in memory
+        return [statistics.median(found) for found in times]
+
+    def _time(self, bundle: Bundle, frame: Frame) -> list[float]:
+        engine, how = load_engine(bundle, self.engine), plan(bundle.card, len(frame))
+        segment(frame, engine, how)
+        times = []
+        for _ in range(self.runs):
+            began = time.perf_counter()
+            segment(frame, engine, how)
+            times.append((time.perf_counter() - began) * 1000)
+        return times
+
+    def _bundle(self, shape: Family, folder: Path) -> Bundle:
+        """The shape as a bundle of a graph and a card, tiled as an export would tile it."""
+        graph = random_graph(shape, len(self.structures))
+        grid = 1 << shape.downs
+        reach = receptive_field(graph, grid)
+        overlap = -(-(2 * reach + 1) // grid) * grid
+        card = ModelCard(
+            id="shape",
+            structures=self.structures,
+            window=1 << (2 * overlap - 1).bit_length(),
+            overlap=overlap,
+            downs=shape.downs,
+            exact=shape.tiles,
+            receptive_field=reach,
+            axial_um=(1.0, 1.0, 1.0),
+            heights=(),
+        )
+        folder.mkdir()
+        write_onnx(to_graph(graph, shape.downs), card, folder / "model.onnx")
+        return Bundle(folder, card, {})
+
+
+def random_graph(shape: Family, classes: int) -> Graph:
+    """The network with random weights, and its outputs brought to mean 0 and variance 1 on noise: else one class wins everywhere."""
+    torch.manual_seed(0)
+    balance = nn.BatchNorm2d(classes, affine=False, momentum=None)
+    graph = Graph(nn.Sequential(shape.network(classes), balance)).eval()
+    balance.train()
+    grid = 1 << shape.downs
+    noise = np.random.default_rng(0).integers(0, 256, (1, 1, 4 * grid, 4 * grid), np.uint8)
+    with torch.inference_mode():
+        graph(torch.from_numpy(noise))
+    return graph.eval()
