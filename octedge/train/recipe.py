@@ -7,8 +7,9 @@ import msgspec
 
 from octedge.anatomy import KEYS
 from octedge.errors import UsageError
-from octedge.train.manifest import AnySource
+from octedge.train.manifest import AnySource, check_sources, decode, read_cohort
 from octedge.train.networks import Shape
+from octedge.train.split import SplitRule, read_locked
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -66,7 +67,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     schema: int = 1
     name: str
-    source: tuple[AnySource, ...]
+    cohort: str = ""  # a TOML file of sources, beside the recipe; those written here come after them
+    source: tuple[AnySource, ...] = ()
+    split: SplitRule = SplitRule()
     candidates: dict[str, Shape]
     structures: tuple[str, ...] = KEYS
     sampling: Sampling = Sampling()
@@ -110,17 +113,21 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a TOML file, or the `recipe.json` of a run.
+    """The recipe in a TOML file, or the `recipe.json` of a run; the files it names are read into it, so that it stands alone.
 
     Raises `UsageError` naming the file and the field that is wrong.
     """
-    decode = msgspec.json.decode if path.suffix == ".json" else msgspec.toml.decode
-    try:
-        return decode(path.read_bytes(), type=Recipe, strict=False)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); needed is a recipe, see recipes/") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a recipe: {error}") from error
+    recipe = decode(path, Recipe, "a recipe, see recipes/")
+    if recipe.cohort:
+        sources = read_cohort(path.parent / recipe.cohort).source
+        recipe = msgspec.structs.replace(recipe, cohort="", source=(*sources, *recipe.source))
+    if isinstance(recipe.split.locked, str):
+        locked = read_locked(path.parent / recipe.split.locked)
+        recipe = msgspec.structs.replace(recipe, split=msgspec.structs.replace(recipe.split, locked=locked))
+    if not recipe.source:
+        raise UsageError(f'{path.name}: the recipe has no source; add [[source]], or cohort = "FILE.toml"')
+    check_sources(recipe.source)
+    return recipe
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
