@@ -127,8 +127,8 @@ class Box:
     @classmethod
     def of(cls, values: NDArray[np.floating]) -> "Box":
         """Linear interpolation between order statistics, as numpy does it."""
-        points = np.percentile(values.astype(np.float64), [WHISKERS[0], 25, 50, 75, WHISKERS[1]])
-        return cls(*map(float, points), len(values))
+        low, first, median, third, high = np.percentile(values.astype(np.float64), [WHISKERS[0], 25, 50, 75, WHISKERS[1]]).tolist()
+        return cls(low, first, median, third, high, len(values))
 
 
 @dataclass(frozen=True, slots=True)

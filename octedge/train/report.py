@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from octedge.errors import UsageError
 from octedge.geometry import Windowing
 from octedge.ordered import Chain
-from octedge.results.files import write_bytes
 from octedge.segment import Plan, segment
 from octedge.train.cohort import Set, load
 from octedge.train.evidence import WHISKERS, Agreement, Box, Evidence, gather
@@ -45,7 +44,10 @@ class Point(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What a page is made of: the run's own files, and what its target makes of the validation set."""
+    """What a page is made of: the run's own files, and what its target makes of the validation set.
+
+    `axial_um`: source -> depth of its rows in um, for the sources of which it is known.
+    """
 
     name: str
     recipe: Recipe
@@ -55,6 +57,7 @@ class Study:
     histories: dict[str, dict[int, tuple[Point, ...]]]
     evidence: tuple[Evidence, ...]
     decoder: Decoder
+    axial_um: dict[str, float]
 
     @property
     def real(self) -> tuple[Evidence, ...]:
@@ -62,17 +65,16 @@ class Study:
         return tuple(each for each in self.evidence if each.data.name in self.scores.real())
 
 
-def write_report(run: Path, data: Path, out: Path, say: Say) -> None:
-    """Make the page of the run in the folder `run`, whose sources lie below `data`.
+def study(run: Path, data: Path, say: Say, axial_um: dict[str, float]) -> Study:
+    """Read a run and segment its validation set, which lies below `data`, with the weights of its target.
 
-    Raises `UsageError` where the run has not finished or `data` holds other scans, `OutputError` where `out` cannot be written.
+    Raises `UsageError` where the run has not finished, `data` holds other scans, or a depth of rows is of no source.
     """
-    write_bytes(out, page(study(run, data, say)).encode())
-
-
-def study(run: Path, data: Path, say: Say) -> Study:
-    """Read a run and segment its validation set with the weights of its target."""
     recipe, split, selection = read_recipe(run / "recipe.json"), read_split(run), read_selection(run)
+    names = [source.name for source in recipe.source]
+    for name, um in axial_um.items():
+        if name not in names or not um > 0:
+            raise UsageError(f"axial_um of {name} is {um:g} um; needed is one of the sources {', '.join(names)} and a depth above 0")
     target = Trial(selection.target.name, selection.target.best)
     scores, decoder = _scores(target.folder(run)), target_decoder(run, recipe, target)
     histories = {each.name: {seed: _history(Trial(each.name, seed).folder(run)) for seed in each.seeds} for each in selection.candidates}
@@ -80,7 +82,7 @@ def study(run: Path, data: Path, say: Say) -> Study:
     for each in _validation(recipe, data, split["validation"]):
         say(f"{each.name}: segmenting {len(each.examples)} B-scans")
         evidence.append(gather(decoder, recipe.structures, each))
-    return Study(run.resolve().name, recipe, split, selection, scores, histories, tuple(evidence), decoder)
+    return Study(run.resolve().name, recipe, split, selection, scores, histories, tuple(evidence), decoder, axial_um)
 
 
 def target_decoder(run: Path, recipe: Recipe, target: Trial) -> Decoder:
@@ -142,7 +144,7 @@ def held_out(found: Study) -> list[dict[str, object]]:
     rows = zip(found.recipe.source, found.split["train"], found.split["validation"], strict=True)
     return [
         {
-            "source": source, "train": train, "held": held, "um": axial_um(found.recipe, source.name),
+            "source": source, "train": train, "held": held, "um": found.axial_um.get(source.name),
             "vendor": source.name if isinstance(source, Phantoms) else source.vendor,
             "licence": "synthetic" if isinstance(source, Phantoms) else source.licence,
         }
@@ -188,7 +190,7 @@ def _end(seeds: Points) -> float:
 
 def _source(found: Study, evidence: Evidence) -> dict[str, object]:
     """One source's sections: boundary errors, confusion, thickness."""
-    name, um = evidence.data.name, axial_um(found.recipe, evidence.data.name)
+    name, um = evidence.data.name, found.axial_um.get(evidence.data.name)
     scores = found.scores.sets[name]
     spread = {boundary: Box.of(errors) for boundary, errors in evidence.errors.items()}
     ends = "; ".join(f"{each} median {box.median:+.2f}, middle half {box.first:+.2f} to {box.third:+.2f}" for each, box in spread.items())
@@ -205,8 +207,3 @@ def _thickness(name: str, group: str, pairs: NDArray[np.float64], um: float | No
     limits = f"bias {found.bias:+.2f} px, limits of agreement {found.low:+.2f} to {found.high:+.2f} px, {found.n} B-scans"
     alt = f"Bland-Altman plot of the thickness of {group} in {name}: {limits}"
     return {"group": group, "uri": data_uri(bland_altman(pairs, words(group), um)), "alt": alt}
-
-
-def axial_um(recipe: Recipe, name: str) -> float | None:
-    """The depth of a source's rows in um; None where nobody said."""
-    return next(getattr(source, "axial_um", None) for source in recipe.source if source.name == name)

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,7 +20,7 @@ DASHES = ("-", "--", "-.", ":")
 WIDTH = 4.0  # inches
 MANY = 400  # points from which on a scatter is drawn as pixels
 _INK, _FAINT, _GRID = "#1f2a33", "#66727c", "#e3e7ea"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8.5, "svg.fonttype": "path",
     "axes.edgecolor": _FAINT, "axes.labelcolor": _INK, "text.color": _INK, "xtick.color": _FAINT, "ytick.color": _FAINT,
     "xtick.labelcolor": _INK, "ytick.labelcolor": _INK, "axes.linewidth": 0.8, "grid.color": _GRID, "grid.linewidth": 0.8,
@@ -56,8 +57,8 @@ def curves(candidates: dict[str, Points], label: str, compared: tuple[int, ...])
                 axes.fill_between(steps, np.nanmin(values, axis=0), np.nanmax(values, axis=0), color=colour, alpha=0.18, lw=0)
         for step in compared:
             axes.axvline(step, color=_FAINT, lw=1, ls=(0, (2, 2)))
-            place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-            axes.annotate("compared", (step, 1), (3, -2), fontsize=7.5, color=_FAINT, va="top", **place)
+            where = ("data", "axes fraction")
+            axes.annotate("compared", (step, 1), (3, -2), where, "offset points", fontsize=7.5, color=_FAINT, va="top")
         axes.set(xlabel="training step", ylabel=label)
         axes.grid(axis="y")
         axes.margins(x=0.02)
