@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from octedge.cli.console import complain, say
+from octedge.cli.console import complain, say, say_json
 
 RUN = click.argument("run", type=click.Path(path_type=Path))
 
@@ -32,15 +32,19 @@ def train(recipe: Path, data: Path, run: Path, resume: bool) -> None:
 
 @click.command()
 @RUN
-def select(run: Path) -> None:
-    """Show how the candidates of RUN compare, best first."""
+@click.option("--json", "as_json", is_flag=True, help="The whole of selection.json on one line.")
+def select(run: Path, as_json: bool) -> None:
+    """Show how the candidates of RUN compare, the target first, and by which rule it was chosen."""
     from octedge.train.select import read_selection
 
     selection = read_selection(run)
-    say(selection.table())
+    if as_json:
+        return say_json(selection)
+    for line in selection.table().splitlines():
+        say(line)
     for each in selection.candidates:
-        for seed, scores in each.seeds.items():
-            say(f"{each.name} seed {seed}: {scores.line()}")
+        for line in each.details():
+            say(line)
 
 
 @click.command()

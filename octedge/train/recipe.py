@@ -77,7 +77,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tune: Tune = Tune()
     axial_um: tuple[float, float, float] = (2.7, 3.87, 5.5)
     steps: int = 2000
-    screen_steps: int = 0  # above 0: candidates are compared after this many steps, and the best alone goes on to `steps`
+    rungs: tuple[int, ...] = ()  # after so many steps candidates are ranked, and the best `keep` of them alone go on
+    keep: float = 0.5
+    minutes_per_trial: float = 0  # above 0: every candidate takes as many steps as its pace allows; rungs move along
     rate: float = 3e-3
     decay: float = 1e-4
     average: float = 0.998  # exponential moving average of the weights, per step
@@ -99,6 +101,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         grids = [1 << shape.downs for shape in self.candidates.values()]
         if not grids:
             raise UsageError("the recipe has no candidates; add [candidates.NAME] with convs, kernels, downs")
+        self._check_rungs()
         if not 0 < self.sampling.stride < self.sampling.window:
             raise UsageError(f"stride {self.sampling.stride} must be above 0 and below the window {self.sampling.window}")
         for size in (self.sampling.window, *self.sampling.heights):
@@ -110,6 +113,12 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if not (0 < self.sampling.strength <= 2 and 0 <= self.sampling.rare <= 1):
             got = f"strength {self.sampling.strength:g} and rare {self.sampling.rare:g}"
             raise UsageError(f"{got} given; needed are a strength above 0, at most 2 (none: augment = false), and rare from 0 to 1")
+
+    def _check_rungs(self) -> None:
+        if list(self.rungs) != sorted({rung for rung in self.rungs if 0 < rung < self.steps}):
+            raise UsageError(f"rungs {list(self.rungs)} given; needed are rising numbers of steps between 0 and steps = {self.steps}")
+        if not (0 < self.keep < 1 and self.minutes_per_trial >= 0 and len(set(self.seeds)) == len(self.seeds) > 0):
+            raise UsageError("needed are keep between 0 and 1, minutes_per_trial 0 or above, and one or more seeds, all different")
 
 
 def read_recipe(path: Path) -> Recipe:

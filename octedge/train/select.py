@@ -1,53 +1,39 @@
-"""Every candidate trained, compared by IoU on the validation set, the target chosen, and the target trained in full."""
+"""Every candidate trained with every seed, the worse ones stopped early, the rest compared and the target chosen.
+
+Stopping goes by rank alone, for it saves time and judges nobody: after each of the recipe's `rungs` the candidates are
+ranked by score, the best `keep` of them (rounded up) go on, and the others stop with all their seeds. All are on the full
+schedule from the first step, so that those that go on are those that were compared. What is left after the last rung is
+trained in full and compared by the rule in `choice.py`.
+
+A run folder further holds `rounds.json`, what was decided so far, so that a resumed run decides the same, and at the end
+`selection.json`.
+"""
 
 import hashlib
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from octedge.errors import UsageError
+from octedge.train.choice import Comparison, select
 from octedge.train.cohort import Set, Split
 from octedge.train.fit import Course, Trial, fit
-from octedge.train.networks import build, parameters
+from octedge.train.networks import Family, build
 from octedge.train.recipe import Recipe, write_recipe
-from octedge.train.validate import Scores
+from octedge.train.selection import Candidate, Results, Round, Selection
+from octedge.train.validate import Scores, is_layer
 
+__all__ = ["Candidate", "Selection", "SplitRecord", "choose", "multiply_adds", "read_selection", "read_split", "train_all"]
 
-class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A trained candidate: its name, number of parameters, and the scores of every seed."""
-
-    name: str
-    parameters: int
-    seeds: dict[int, Scores]
-
-    @property
-    def iou(self) -> float:
-        """Mean over the seeds of the mean IoU over the real sources."""
-        return float(np.mean([each.mean for each in self.seeds.values()]))
-
-    @property
-    def best(self) -> int:
-        """The seed with the highest mean IoU; its weights are what is exported."""
-        return max(self.seeds, key=lambda seed: self.seeds[seed].mean)
-
-
-class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All candidates, best first, after `steps` steps each; the first one is the target."""
-
-    steps: int
-    candidates: tuple[Candidate, ...]
-
-    @property
-    def target(self) -> Candidate:
-        return self.candidates[0]
-
-    def table(self) -> str:
-        """The comparison as lines for people."""
-        rows = [f"{'candidate':<12} {'parameters':>10} {'mean IoU':>9}"]
-        rows += [f"{each.name:<12} {each.parameters:>10,} {each.iou:>9.4f}" for each in self.candidates]
-        return "\n".join(rows)
+Cost = Callable[[Family], float]
+PACE_STEPS = 20
 
 
 class SplitRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,42 +46,74 @@ class SplitRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digest: str
 
 
-def train_all(course: Course, run: Path) -> Selection:
-    """Train and compare the candidates, then train the target for all steps; everything is left in the folder `run`."""
+class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a run has settled so far: the steps of every candidate's whole training, and the rounds."""
+
+    steps: dict[str, int]
+    rounds: tuple[Round, ...] = ()
+    schema: int = 1
+
+
+def train_all(course: Course, run: Path, cost: Cost | None = None) -> Selection:
+    """Train and compare the candidates of a recipe; everything is left in the folder `run`.
+
+    `cost` gives the milliseconds of a candidate on the target engine; without it multiply-adds count.
+    Raises `UsageError` where the validation sets have no layers to score, or a resumed run was of another recipe.
+    """
     recipe = course.recipe
+    if not any(each.examples and any(map(is_layer, each.groups)) for each in course.split.validation):
+        raise UsageError("no validation patient has annotated layers to compare candidates by; hold some back (validation_share)")
     run.mkdir(parents=True, exist_ok=True)
+    progress = _begin(course, run)
     _record(recipe, course.split, run)
-    screening = len(recipe.candidates) > 1 and 0 < recipe.screen_steps < recipe.steps
-    steps = recipe.screen_steps if screening else recipe.steps
-    trials = [Trial(name, seed) for name in recipe.candidates for seed in recipe.seeds]
-    selection = choose(recipe, steps, {trial: fit(trial, course, trial.folder(run), steps) for trial in trials})
-    (run / "selection.json").write_bytes(msgspec.json.format(msgspec.json.encode(selection), indent=1))
-    course.say(selection.table())
-    if screening:
-        target = Trial(selection.target.name, selection.target.best)
-        fit(target, replace(course, resume=True), target.folder(run))
+    costs, unit = _costs(recipe, cost), "ms" if cost else "GMAC"
+    names = progress.rounds[-1].stayed if progress.rounds else tuple(recipe.candidates)
+    for rung in recipe.rungs[len(progress.rounds) :]:
+        if len(names) == 1:
+            break
+        found = _train(names, course, run, progress, rung)
+        names = tuple(Comparison.of(found.scores).ranked(costs)[: math.ceil(recipe.keep * len(names))])
+        progress = msgspec.structs.replace(progress, rounds=(*progress.rounds, msgspec.structs.replace(found, stayed=names)))
+        _write(progress, run / "rounds.json")
+        course.say(f"after {rung} steps {', '.join(names)} of {', '.join(found.scores)} go on")
+        course = replace(course, resume=True)
+    last = _train(names, course, run, progress, recipe.steps)
+    selection = select(recipe, (*progress.rounds, last), costs, unit)
+    _write(selection, run / "selection.json")
+    for line in selection.table().splitlines():
+        course.say(line)
     return selection
 
 
-def choose(recipe: Recipe, steps: int, scores: dict[Trial, Scores]) -> Selection:
-    """The candidates ordered by mean IoU; of equal ones (to 0.0001) the smaller network first."""
-    found: dict[str, dict[int, Scores]] = {}
+def choose(recipe: Recipe, steps: int, scores: Mapping[Trial, Scores], cost: Cost | None = None) -> Selection:
+    """The selection among trials that were all trained for `steps` steps."""
+    results: Results = {}
     for trial, each in scores.items():
-        found.setdefault(trial.name, {})[trial.seed] = each
-    classes = len(recipe.structures)
-    candidates = [Candidate(name, parameters(build(recipe.candidates[name], classes)), seeds) for name, seeds in found.items()]
-    return Selection(steps, tuple(sorted(candidates, key=lambda each: (-round(each.iou, 4), each.parameters))))
+        results.setdefault(trial.name, {})[trial.seed] = each
+    only = Round(steps, dict.fromkeys(results, steps), results)
+    return select(recipe, (only,), _costs(recipe, cost), "ms" if cost else "GMAC")
+
+
+def multiply_adds(shape: Family, classes: int) -> float:
+    """Multiply-adds of the network on one B-scan of 512 x 512, in 10^9: its convolutions and matrix products; none is carried out."""
+    graph = build(shape, classes).eval().to("meta")
+    with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
+        graph.logits(torch.zeros(1, 1, 512, 512))
+    return float(counter.get_total_flops()) / 2e9
 
 
 def read_selection(run: Path) -> Selection:
     """The comparison a run has made.
 
-    Raises `UsageError` where there is none yet.
+    Raises `UsageError` where there is none yet, or one of another schema.
     """
     try:
-        return msgspec.json.decode((run / "selection.json").read_bytes(), type=Selection)
+        found = msgspec.json.decode((run / "selection.json").read_bytes(), type=Selection)
     except (OSError, msgspec.DecodeError) as error:
         raise UsageError(f"{run.name}: no readable selection.json ({error}); let `octedge train` finish (--resume)") from error
+    if found.schema != 1:
+        raise UsageError(f"{run.name}: selection.json has schema {found.schema}, this octedge reads schema 1; use a matching octedge")
+    return found
 
 
 def read_split(run: Path) -> dict[str, tuple[SplitRecord, ...]]:
@@ -104,6 +122,73 @@ def read_split(run: Path) -> dict[str, tuple[SplitRecord, ...]]:
         return msgspec.json.decode((run / "split.json").read_bytes(), type=dict[str, tuple[SplitRecord, ...]])
     except (OSError, msgspec.DecodeError) as error:
         raise UsageError(f"{run.name}: no readable split.json ({error}); name a folder that `octedge train` wrote") from error
+
+
+def _begin(course: Course, run: Path) -> Progress:
+    """What the run has settled before, or the number of steps of every candidate, settled now."""
+    path, recipe = run / "rounds.json", course.recipe
+    if course.resume and path.exists():
+        try:
+            progress = msgspec.json.decode(path.read_bytes(), type=Progress)
+        except msgspec.DecodeError as error:
+            raise UsageError(f"{run.name}: rounds.json cannot be read ({error}); train without --resume") from error
+        done = tuple(each.steps for each in progress.rounds)
+        if set(progress.steps) != set(recipe.candidates) or done != recipe.rungs[: len(done)]:
+            what = f"candidates {', '.join(progress.steps)} and rungs {done}"
+            raise UsageError(f"{run.name} was begun with {what}, not those of this recipe; take its recipe.json, or a new folder")
+        return progress
+    (run / "selection.json").unlink(missing_ok=True)
+    steps = {name: _steps(name, course) for name in recipe.candidates}
+    progress = Progress(steps)
+    _write(progress, path)
+    return progress
+
+
+def _steps(name: str, course: Course) -> int:
+    """The steps of a candidate's training: the recipe's, or those that its own pace allows in the recipe's minutes.
+
+    The pace is that of a short training apart, whose start and whose few B-scans of validation count as well: rather too slow.
+    """
+    recipe = course.recipe
+    if not recipe.minutes_per_trial:
+        return recipe.steps
+    few = tuple(replace(each, examples=each.examples[:1]) for each in course.split.validation)
+    short = Course(_own(recipe, PACE_STEPS), Split(course.split.train, few), lambda _: None)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        fit(Trial(name, recipe.seeds[0]), short, Path(folder))
+    pace = (time.monotonic() - began) / PACE_STEPS
+    steps = max(1, int(60 * recipe.minutes_per_trial / pace))
+    course.say(f"{name}: {pace:.2f} s/step, {steps} steps in {recipe.minutes_per_trial:g} min")
+    return steps
+
+
+def _train(names: tuple[str, ...], course: Course, run: Path, progress: Progress, rung: int) -> Round:
+    """Train the named candidates with every seed up to a rung; where they differ in steps, to the same share of them."""
+    found: Results = {}
+    until = {name: max(1, round(rung * progress.steps[name] / course.recipe.steps)) for name in names}
+    for name in names:
+        own = replace(course, recipe=_own(course.recipe, progress.steps[name]))
+        trials = [Trial(name, seed) for seed in course.recipe.seeds]
+        found[name] = {trial.seed: fit(trial, own, trial.folder(run), until[name]) for trial in trials}
+    return Round(rung, until, found)
+
+
+def _own(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe of one candidate: its own steps, and with them its schedule."""
+    return msgspec.structs.replace(recipe, steps=steps, rungs=(), minutes_per_trial=0)
+
+
+def _costs(recipe: Recipe, cost: Cost | None) -> dict[str, float]:
+    classes = len(recipe.structures)
+    return {name: float(cost(shape)) if cost else multiply_adds(shape, classes) for name, shape in recipe.candidates.items()}
+
+
+def _write(record: Progress | Selection, path: Path) -> None:
+    """Write so that a kill at any time leaves the old or the new file."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
+    partial.replace(path)
 
 
 def _record(recipe: Recipe, split: Split, run: Path) -> None:
