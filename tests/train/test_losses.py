@@ -1,12 +1,16 @@
-"""The marginal loss."""
+"""The marginal losses."""
+
+from typing import get_args, get_type_hints
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octedge.metrics import IGNORED
-from octedge.train.losses import marginal
+from octedge.train.losses import LOSSES, marginal
+from octedge.train.recipe import Recipe
 
 
 def case(seed, merged):
@@ -70,3 +74,39 @@ def test_ignored_pixels_have_no_gradient():
     assert logits.grad is not None
     assert (logits.grad[..., 2] == 0).all()
     assert (logits.grad[..., 1] != 0).any()
+
+
+def test_a_recipe_may_name_every_loss_and_no_other():
+    assert set(get_args(get_type_hints(Recipe)["loss"])) == set(LOSSES)
+
+
+def test_a_named_loss_is_the_sum_of_its_terms():
+    logits, tables, reference = case(5, merged=True)
+    of = {name: float(marginal(logits.detach(), tables.float(), reference, name)) for name in LOSSES}
+    arrays = logits.detach().numpy(), tables.numpy(), reference.numpy()
+    assert abs(of["ce"] - cross_entropy(*arrays)) < 1e-4
+    assert abs(of["dice"] - dice(*arrays)) < 1e-4
+    assert abs(of["ce+dice"] - of["ce"] - of["dice"]) < 1e-6
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_where_nothing_is_known_nothing_is_learnt(loss):
+    logits, tables, reference = case(6, merged=True)
+    value = marginal(logits, tables.float(), torch.full_like(reference, IGNORED), loss)
+    value.backward()
+    assert float(value.detach()) == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_structure_without_a_pixel_and_a_sample_without_a_label_cost_a_finite_loss(loss):
+    logits, tables, reference = case(7, merged=False)
+    reference[reference == 2] = 1
+    reference[1] = IGNORED
+    value = marginal(logits, tables.float(), reference, loss)
+    value.backward()
+    assert torch.isfinite(value)
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert (logits.grad[1] == 0).all()
