@@ -1,71 +1,37 @@
 """The training loop, visible from top to bottom, and the run folder it leaves.
 
 A run folder holds the recipe, and for each candidate its checkpoint, its history and its scores:
-`recipe.json`, and in `CANDIDATE/seed1`: `weights.pt`, `state.pt` (to resume), `history.jsonl`, `scores.json`.
+`recipe.json`, and in `CANDIDATE/seed1`: `state.pt` (to resume), `history.jsonl`, and of a finished training `weights.pt`
+and `scores.json`: those of the validation with the highest IoU, which need not be the last.
+
+Several processes: `torchrun --nproc-per-node GPUS -m octedge train ...`. Each takes its share of every batch, the first
+one validates and writes. Batch norm looks at the whole batch on GPUs, at each process's own part on CPUs.
 """
 
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
-from torch import Tensor
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 
 from octedge.errors import UsageError
-from octedge.train.cohort import Split
+from octedge.results.files import make_folder
+from octedge.train.checkpoint import Training, best, exhausted, sweep
+from octedge.train.cohort import Set, Split
 from octedge.train.losses import marginal
+from octedge.train.machine import ahead, launch, memory_errors
 from octedge.train.networks import Family, Graph, build
+from octedge.train.progress import Progress
 from octedge.train.recipe import Recipe
 from octedge.train.sampling import Batch, Sampler
 from octedge.train.validate import Scores, validate
 
 Say = Callable[[str], None]
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over 5 % of the steps, then half a cosine down to zero."""
-    warm = max(1, steps // 20)
-    if step < warm:
-        return peak * (step + 1) / warm
-    return peak * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
-
-
-@dataclass(slots=True)
-class Training:
-    """What a resumed run needs: network, averaged network, optimiser, and the next step."""
-
-    graph: Graph
-    average: Graph
-    optimiser: torch.optim.Optimizer
-    step: int = 0
-
-    def save(self, path: Path) -> None:
-        """Write the state so that a kill at any time leaves the old or the new file, never half of one."""
-        partial = path.with_suffix(".partial")
-        state = {name: getattr(self, name).state_dict() for name in ("graph", "average", "optimiser")}
-        torch.save({**state, "step": self.step}, partial)
-        partial.replace(path)
-
-    def load(self, path: Path) -> None:
-        """Go on from a saved state."""
-        state = torch.load(path, weights_only=True)
-        for name in ("graph", "average", "optimiser"):
-            getattr(self, name).load_state_dict(state[name])
-        self.step = state["step"]
-
-
-def start(shape: Family, recipe: Recipe, seed: int) -> Training:
-    """A fresh training."""
-    torch.manual_seed(seed)
-    graph, average = build(shape, len(recipe.structures)), build(shape, len(recipe.structures))
-    average.load_state_dict(graph.state_dict())
-    average.eval()
-    graph = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Training(graph, average, torch.optim.AdamW(graph.parameters(), lr=recipe.rate, weight_decay=recipe.decay))
+TELL_EVERY = 50  # steps; losses are looked at as often
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,81 +51,128 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What candidates are trained by: recipe, split, who hears of progress, and whether stopped ones go on."""
+    """What candidates are trained by: recipe, split, who hears of progress, and whether stopped ones go on.
+
+    `workers` threads make batches (0: the loop itself); `tensorboard` draws curves. Neither changes the result.
+    """
 
     recipe: Recipe
     split: Split
     say: Say
     resume: bool = False
+    workers: int = 1
+    tensorboard: bool = False
 
 
 def fit(trial: Trial, course: Course, folder: Path, until: int | None = None) -> Scores:
-    """Train one candidate and leave its files in `folder`; returns the scores of its averaged weights.
+    """Train one candidate and leave its files in `folder`; returns the best scores of its averaged weights.
 
-    With `until` it stops after that many of the recipe's steps, to be gone on with by a course that resumes.
+    With `until` it stops after that many of the recipe's steps, with a validation, to be gone on with by a course that
+    resumes; returned are the best scores up to there. Killed at any time and resumed, it ends with the same weights.
     """
-    recipe, split, say = course.recipe, course.split, course.say
+    recipe, split = course.recipe, course.split
     end = min(until or recipe.steps, recipe.steps)
-    folder.mkdir(parents=True, exist_ok=True)
-    shape = recipe.candidates[trial.name]
-    training = start(shape, recipe, trial.seed)
-    state = folder / "state.pt"
-    if course.resume and state.exists():
-        training.load(state)
-        if training.step >= end and (folder / "scores.json").exists():
-            return msgspec.json.decode((folder / "scores.json").read_bytes(), type=Scores)
-    sampler = Sampler(split.train, recipe, trial.seed)
-    if not sampler.sets:
+    make_folder(folder)
+    training = start(recipe, trial)
+    first_process = training.fabric.is_global_zero
+    if course.resume and (folder / "state.pt").exists():
+        training.load(folder / "state.pt")
+    if first_process:
+        sweep(folder)
+    progress = Progress(
+        str(trial),
+        course.say if first_process else _nobody,
+        training,
+        end,
+        folder / "tensorboard" if course.tensorboard and first_process else None,
+    )
+    sampler = draw_from(split.train, recipe, trial.seed, training.fabric.world_size)
+    batches = ahead(sampler.batch, range(training.step, end), course.workers)
+    with memory_errors(f"{trial}, {_batch_size(recipe)}"), closing(progress), closing(batches):
+        for batch in batches:
+            if exhausted(training.history, recipe.patience):
+                break
+            training.losses.append(train_step(training, batch))
+            validating = training.step % recipe.validate_every == 0 or training.step == end
+            saving = validating or training.step % recipe.save_every == 0
+            if saving or training.step % TELL_EVERY == 0:
+                training.settle()
+                if validating:
+                    examine(training, trial, split.validation)
+                if saving and first_process:
+                    training.save(folder)
+                progress.tell(training)
+        if not training.history:  # resumed from beyond the end, before the first validation
+            examine(training, trial, split.validation)
+    if first_process:
+        training.leave(folder)
+    training.fabric.barrier()
+    return best([each for each in training.history if each.step <= end] or training.history).scores
+
+
+def start(recipe: Recipe, trial: Trial) -> Training:
+    """A fresh training, on the device that is there."""
+    fabric = launch(recipe.precision)
+    shape, classes = recipe.candidates[trial.name], len(recipe.structures)
+    torch.manual_seed(trial.seed)
+    graph, average = build(shape, classes), build(shape, classes)
+    average.load_state_dict(graph.state_dict())
+    graph = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        graph = nn.SyncBatchNorm.convert_sync_batchnorm(graph)  # type: ignore[no-untyped-call]
+    optimiser = torch.optim.AdamW(graph.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+    graph, optimiser = fabric.setup(graph, optimiser)
+    graph.mark_forward_method("logits")
+    fabric.to_device(average)
+    return Training(fabric, recipe, graph, average.eval(), optimiser)
+
+
+def draw_from(sets: tuple[Set, ...], recipe: Recipe, seed: int, processes: int) -> Sampler:
+    """Who draws the batches.
+
+    Raises `UsageError` where there is nothing to draw, or less in a batch than processes.
+    """
+    if not any(each.examples and each.share > 0 for each in sets):
         raise UsageError("no source has B-scans left to train on; hold fewer patients back")
-    began, first, recent = time.monotonic(), training.step, []
-    scores = None
-    with (folder / "history.jsonl").open("ab" if course.resume else "wb") as history:
-        for batch in _ahead(sampler, training.step, end):
-            recent.append(train_step(training, batch, recipe))
-            if training.step % 50 == 0:
-                pace = (time.monotonic() - began) / (training.step - first)
-                say(f"{trial} {_progress(training.step, end, float(np.mean(recent[-50:])), pace)}")
-            if training.step % recipe.validate_every == 0 or training.step == end:
-                scores = validate(training.average, shape, recipe.structures, split.validation)
-                line = {"step": training.step, "loss": float(np.mean(recent[-50:])), "iou": scores.mean}
-                history.write(msgspec.json.encode(line) + b"\n")
-                history.flush()
-                training.save(state)
-                say(f"{trial} step {training.step}: {scores.line()}")
-    if scores is None:
-        scores = validate(training.average, shape, recipe.structures, split.validation)
-    torch.save(training.average.state_dict(), folder / "weights.pt")
-    (folder / "scores.json").write_bytes(msgspec.json.format(msgspec.json.encode(scores), indent=1))
-    return scores
+    fewest = max(1, recipe.sampling.pixels // (max(recipe.sampling.heights) * recipe.sampling.window))
+    if fewest < processes:
+        raise UsageError(f"a batch has as few as {fewest} windows for {processes} processes; raise sampling.pixels or start fewer")
+    return Sampler(sets, recipe, seed)
 
 
-def _ahead(sampler: Sampler, step: int, steps: int) -> Iterator[Batch]:
-    """The batches from `step` on, each made in a second thread while the one before it is trained on."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(sampler.batch, step)
-        for following in range(step + 1, steps + 1):
-            batch = coming.result()
-            if following < steps:
-                coming = pool.submit(sampler.batch, following)
-            yield batch
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up over 5 % of the steps, then half a cosine down to zero."""
+    warm = max(1, steps // 20)
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
 
 
-def train_step(training: Training, batch: Batch, recipe: Recipe) -> float:
-    """One step: forward, marginal loss, backward, update, moving average. Returns the loss."""
+def train_step(training: Training, batch: Batch) -> Tensor:
+    """One step: forward, marginal loss, backward, update, moving average. Returns the loss, on its device.
+
+    Of the batch, process r of n takes the samples r, r + n, ... and its loss weighs as they are many, so that the mean of
+    all gradients is that of the batch.
+    """
+    fabric, recipe, graph = training.fabric, training.recipe, training.graph
+    images, tables, reference = (_own(fabric, values) for values in (batch.images, batch.tables, batch.reference))
     for group in training.optimiser.param_groups:
         group["lr"] = learning_rate(training.step, recipe.steps, recipe.rate)
-    training.graph.train()
-    images = torch.from_numpy(batch.images).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
-        logits = training.graph.logits(images)
-    loss = marginal(logits, torch.from_numpy(batch.tables), torch.from_numpy(batch.reference))
+    graph.train()
+    logits = graph.logits(images.contiguous(memory_format=torch.channels_last))
+    loss = marginal(logits, tables, reference, recipe.loss) * (len(images) * fabric.world_size / len(batch.images))
     training.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(training.graph.parameters(), 1.0)
+    fabric.backward(loss)
+    fabric.clip_gradients(graph, training.optimiser, max_norm=1.0, error_if_nonfinite=False)
     training.optimiser.step()
     training.step += 1
-    _update_average(training.average, training.graph, min(recipe.average, training.step / (training.step + 10)))
-    return float(loss.detach())
+    _update_average(training.average, graph, min(recipe.average, training.step / (training.step + 10)))
+    return loss.detach()
+
+
+def _own(fabric: Fabric, values: np.ndarray) -> Tensor:
+    """This process's samples of the batch, on its device."""
+    return fabric.to_device(torch.from_numpy(values[fabric.global_rank :: fabric.world_size]))
 
 
 @torch.no_grad()
@@ -172,8 +185,33 @@ def _update_average(average: Graph, graph: Graph, keep: float) -> None:
             value.copy_(new[name])
 
 
-def _progress(step: int, steps: int, loss: float, pace: float) -> str:
-    return f"step {step}/{steps} loss {loss:.3f} {pace:.2f} s/step {pace * (steps - step) / 60:.0f} min left"
+class _OnHost(Graph):
+    """A network on any device that takes and gives the host's arrays, as validation does."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        scores, labels = super().forward(image.to(next(self.parameters()).device))
+        return scores.cpu(), labels.cpu()
+
+
+def examine(training: Training, trial: Trial, sets: tuple[Set, ...]) -> None:
+    """Validate the averaged network: the first process does, the others wait for the scores."""
+    recipe, fabric, scores = training.recipe, training.fabric, None
+    if fabric.is_global_zero:
+        scores = validate(_OnHost(training.average.network), recipe.candidates[trial.name], recipe.structures, sets)
+    scores = fabric.broadcast(scores)
+    assert scores is not None
+    training.judge(scores)
+
+
+def _batch_size(recipe: Recipe) -> str:
+    sampling = recipe.sampling
+    count = max(1, sampling.pixels // (min(sampling.heights) * sampling.window))
+    size = f"{count} windows of {min(sampling.heights)} x {sampling.window}"
+    return f"batches of {sampling.pixels} pixels ({size}); lower sampling.pixels, or the candidate's kernels"
+
+
+def _nobody(_: str) -> None:
+    """Who hears of the progress of any process but the first."""
 
 
 def load_weights(folder: Path, shape: Family, classes: int) -> Graph:

@@ -1,0 +1,5 @@
+"""`python -m octedge`: the command line, for launchers that start modules, as torchrun does."""
+
+from octedge.cli import main
+
+main()
