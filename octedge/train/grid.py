@@ -75,7 +75,8 @@ def recipe_of(point: Point, recipe: Recipe, target: str, steps: int | None = Non
     stride = max(1, point.window * sampling.stride // sampling.window)
     sampling = msgspec.structs.replace(sampling, window=point.window, stride=stride)
     what = {"candidates": {target: point.shape}, "sampling": sampling, "steps": steps or recipe.steps, "seeds": recipe.seeds[:1]}
+    alone = {"tune": Tune(), "rungs": (), "minutes_per_trial": 0}  # comparing is the tuning's affair, not the trial's
     try:
-        return msgspec.structs.replace(recipe, **what, tune=Tune())
+        return msgspec.structs.replace(recipe, **what, **alone)
     except UsageError as error:
         raise UsageError(f"trial {point.name} of [tune]: {error}") from error

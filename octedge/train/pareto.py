@@ -48,7 +48,7 @@ def picture(tuning: Tuning, path: Path) -> None:
         y = each.last if each.iou else low - 0.08 * span
         axes.annotate(each.name, (each.ms, y), (5, 6), textcoords="offset points", fontsize=7, rotation=25, color="black")
     axes.axvline(tuning.budget_ms, color=GREEN, ls="--", lw=1.5, label=f"budget {tuning.budget_ms:g} ms")
-    axes.margins(x=0.12)
+    axes.margins(x=0.18)  # room for the names
     axes.set_xlabel(f"ms per B-scan ({tuning.where})", fontsize=9)
     axes.set_ylabel("mean IoU on the validation set")
     axes.set_title(textwrap.fill(f"Chosen: {chosen.name}, {chosen.ms:.1f} ms - {tuning.reason}", 95), fontsize=10)
