@@ -1,5 +1,6 @@
 """`octedge train`, `select` and `export`: what runs on the workstation, with torch."""
 
+import os
 from pathlib import Path
 
 import click
@@ -14,20 +15,35 @@ RUN = click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", default=".", show_default=True, type=click.Path(path_type=Path), help="Folder that the recipe's folders lie in.")
 @click.option("--out", "run", required=True, type=click.Path(path_type=Path), help="Folder for the run: checkpoints, history, scores.")
 @click.option("--resume", is_flag=True, help="Go on where a stopped run was.")
-def train(recipe: Path, data: Path, run: Path, resume: bool) -> None:
-    """Train every candidate of RECIPE (TOML, or a run's recipe.json), compare them by IoU, train the best in full."""
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(0, 64), help="Threads that make the samples.")
+@click.option("--tensorboard", is_flag=True, help="Draw curves of loss and IoU for TensorBoard into each candidate's folder.")
+def train(recipe: Path, data: Path, run: Path, resume: bool, workers: int, tensorboard: bool) -> None:  # noqa: PLR0913
+    """Train every candidate of RECIPE (TOML, or a run's recipe.json), compare them by IoU, train the best in full.
+
+    Several GPUs: torchrun --nproc-per-node GPUS -m octedge train RECIPE ... on every node that sees the folder of the run.
+    """
+    from octedge.train.checkpoint import refuse_another
     from octedge.train.cohort import load
     from octedge.train.fit import Course
     from octedge.train.recipe import read_recipe
     from octedge.train.select import train_all
 
     wanted = read_recipe(recipe)
+    if resume:
+        refuse_another(wanted, run)
     split = load(wanted, data)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes torchrun starts, one speaks
+    tell = complain if first else _nobody
     for part, sets in (("train", split.train), ("validation", split.validation)):
         for each in sets:
-            complain(f"{part}: {each.name}, {len(each.patients)} patients, {len(each.examples)} B-scans")
-    selection = train_all(Course(wanted, split, complain, resume), run)
-    say(f"target: {selection.target.name}; next: octedge export {run} --out BUNDLE")
+            tell(f"{part}: {each.name}, {len(each.patients)} patients, {len(each.examples)} B-scans")
+    selection = train_all(Course(wanted, split, tell, resume, workers, tensorboard), run)
+    if first:
+        say(f"target: {selection.target.name}; next: octedge export {run} --out BUNDLE")
+
+
+def _nobody(_: str) -> None:
+    """Who hears of the progress of any process but the first."""
 
 
 @click.command()
