@@ -95,9 +95,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def __post_init__(self) -> None:
         if self.schema != 1:
             raise UsageError(f"the recipe has schema {self.schema}, this octedge reads schema 1; use a matching octedge")
-        for name in ("steps", "validate_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)}; needed is 1 or more")
+        if min(self.steps, self.validate_every, self.save_every) < 1:
+            raise UsageError("needed are steps, validate_every and save_every of 1 or more")
         grids = [1 << shape.downs for shape in self.candidates.values()]
         if not grids:
             raise UsageError("the recipe has no candidates; add [candidates.NAME] with convs, kernels, downs")
