@@ -15,6 +15,7 @@ COMMANDS = {
     "check": ("octedge.cli.check:check", "Say what scans are, and whether they can be segmented."),
     "segment": ("octedge.cli.segment:segment", "Segment scans: files and folders in, one result per scan out."),
     "inspect": ("octedge.cli.inspect_bundle:inspect", "Show what a model bundle is."),
+    "data": ("octedge.cli.data:data", "Workstation: gather annotated scans in a cohort, check and look at them."),
     "train": ("octedge.cli.workstation:train", "Workstation: train the candidate networks of a recipe."),
     "select": ("octedge.cli.workstation:select", "Workstation: choose the target network by IoU."),
     "report": ("octedge.cli.report:report", "Workstation: a run as one page, with its errors and worst B-scans."),

@@ -15,7 +15,7 @@ from octedge.train.manifest import AnySource, Part, Phantoms, RealSource
 from octedge.train.recipe import Recipe
 from octedge.train.split import Draw, Person, Roster, assign, lacking
 
-__all__ = ["Example", "Set", "Split", "content", "load", "read_source"]
+__all__ = ["Example", "Set", "Split", "content", "load", "load_whole", "read_source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,17 @@ def load(recipe: Recipe, data: Path) -> Split:
     by_name = {each.source.name: each for each in real}
     sets = {part: tuple(_part(source, by_name, parts, part) for source in recipe.source) for part in ("train", "validation")}
     return Split(sets["train"], sets["validation"])
+
+
+def load_whole(source: AnySource, data: Path) -> Set:
+    """Every B-scan of a source, whatever its part; of phantoms, those to train on.
+
+    Raises as `load` does.
+    """
+    if isinstance(source, Phantoms):
+        return _part(source, {}, {}, "train")
+    whole = _whole(source, data)
+    return Set(source.name, whole.groups, whole.examples, source.share, source.vendor)
 
 
 def _whole(source: RealSource, data: Path) -> _Whole:

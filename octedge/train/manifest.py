@@ -203,7 +203,10 @@ def _check_map(labels: LabelMap) -> None:
 
 def _resembling(message: str) -> str:
     found = re.search(r"no structure is called '([^']*)'; known are (.*)", message)
-    near = difflib.get_close_matches(found[1], found[2].split(", "), 1) if found else []
+    if found is None:
+        return ""
+    known = found[2].split(", ")
+    near = [key for key in known if sorted(key) == sorted(found[1])] or difflib.get_close_matches(found[1], known, 1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -1,5 +1,6 @@
 """The recipe: everything that decides a training run, in one TOML file; a copy of it lies in the run's folder."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,7 @@ import msgspec
 from octedge.anatomy import KEYS
 from octedge.errors import UsageError
 from octedge.train.manifest import AnySource, check_sources, decode, read_cohort
-from octedge.train.networks import Shape
+from octedge.train.networks import Shape, UNet
 from octedge.train.split import SplitRule, read_locked
 
 
@@ -136,6 +137,20 @@ def read_recipe(path: Path) -> Recipe:
         raise UsageError(f'{path.name}: the recipe has no source; add [[source]], or cohort = "FILE.toml"')
     check_sources(recipe.source)
     return recipe
+
+
+def read_sources(path: Path) -> Recipe:
+    """The recipe, or for a cohort file the sources with the usual split and nothing to train: to look at data alone.
+
+    Raises `UsageError`.
+    """
+    try:
+        cohort = read_cohort(path)
+    except UsageError:
+        if not re.search(rb"""^\s*\[?"?candidates|"candidates":""", path.read_bytes() if path.is_file() else b"", re.MULTILINE):
+            raise
+        return read_recipe(path)
+    return Recipe(name=cohort.name, source=cohort.source, candidates={"none": UNet()})
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
