@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 import octedge
@@ -23,7 +22,7 @@ from octedge.scan import Frame
 from octedge.segment import Engine, Plan, plan, segment
 from octedge.train.fit import Trial, load_weights
 from octedge.train.manifest import Phantoms
-from octedge.train.networks import Graph, parameters
+from octedge.train.networks import Graph, parameters, receptive_field
 from octedge.train.recipe import Recipe, read_recipe
 from octedge.train.select import read_selection, read_split
 from octedge.train.validate import Scores, TorchEngine
@@ -122,26 +121,6 @@ def _digest(graph: Graph) -> str:
     for value in graph.state_dict().values():
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()[:8]
-
-
-@torch.inference_mode()
-def receptive_field(graph: Graph, grid: int) -> int:
-    """How many columns to each side a column's scores depend on, measured: change one input column, see which scores move.
-
-    The largest reach over noise images and over every place of the column on the grid.
-    """
-    rng = np.random.default_rng(0)
-    width = grid * max(32, 1024 // grid)
-    reach = 0
-    for offset in range(0, grid, max(1, grid // 8)):
-        image = rng.integers(0, 256, (1, 1, 4 * grid, width), np.uint8)
-        changed = image.copy()
-        column = width // 2 + offset
-        changed[..., column] = 255 - changed[..., column]
-        before, after = (graph(torch.from_numpy(each))[0].numpy() for each in (image, changed))
-        moved = np.flatnonzero((before != after).any(axis=(0, 1, 2)))
-        reach = max(reach, column - int(moved[0]), int(moved[-1]) - column)
-    return reach
 
 
 def tiles_exactly(graph: Graph, card: ModelCard) -> bool:

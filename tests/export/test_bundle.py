@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
-from export.bundle import export, receptive_field, tiles_exactly
+from export.bundle import export, tiles_exactly
 from export.to_onnx import CARD_KEY, to_graph
 from octedge.card import decode_card
 from octedge.edge.bundle import open_bundle
@@ -20,7 +20,7 @@ from octedge.segment import plan, segment
 from octedge.train.cohort import Split
 from octedge.train.fit import Course
 from octedge.train.manifest import Phantoms
-from octedge.train.networks import Graph, UNet, build
+from octedge.train.networks import Graph, UNet, build, receptive_field
 from octedge.train.recipe import Recipe, Sampling
 from octedge.train.select import train_all
 from octedge.train.validate import TorchEngine

@@ -18,8 +18,3 @@ class Graph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         scores = self.logits(image).float().log_softmax(1)
         return scores, scores.argmax(1).to(torch.uint8)
-
-
-def parameters(graph: nn.Module) -> int:
-    """Number of trained values."""
-    return sum(value.numel() for value in graph.parameters())
