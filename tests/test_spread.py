@@ -4,7 +4,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -41,6 +41,7 @@ def noise(rows: int, columns: int, seed: int = 0) -> np.ndarray:
 
 
 @given(small(st.floats(-9, 0)), st.sampled_from([0.3, 1.0, 4.0]), st.sampled_from([CHAIN, DRY]))
+@settings(deadline=None)
 def test_mean_and_deviation_are_those_over_all_ordered_labellings(scores: np.ndarray, temperature: float, chain: Chain) -> None:
     mean, deviation = spread(scores, chain, temperature)
     assert (mean.dtype, deviation.dtype) == (np.float32, np.float32)
@@ -50,6 +51,7 @@ def test_mean_and_deviation_are_those_over_all_ordered_labellings(scores: np.nda
 
 
 @given(small(st.sampled_from([np.nan, -np.inf, np.inf, -1e30, -700.0, 0.0, -1.0])))
+@settings(deadline=None)
 def test_whatever_the_scores_mean_and_deviation_are_those_of_what_is_possible(scores: np.ndarray) -> None:
     mean, deviation = spread(scores, CHAIN)
     # Less each row's best, the same for all labellings: sums of 1e9 hold no fractions otherwise.
@@ -60,6 +62,7 @@ def test_whatever_the_scores_mean_and_deviation_are_those_of_what_is_possible(sc
 
 
 @given(st.integers(0, 100))
+@settings(deadline=None)
 def test_means_are_ordered_and_inside_the_image(seed: int) -> None:
     mean, deviation = spread(noise(40, 7, seed), CHAIN, 3.0)
     assert ((mean >= 0) & (mean <= 40)).all()
@@ -123,6 +126,7 @@ def test_rows_where_nothing_is_possible_leave_the_rest_as_exact() -> None:
 
 
 @given(st.integers(1, 9))
+@settings(deadline=None)
 def test_the_size_of_a_block_changes_nothing(block: int) -> None:
     scores = noise(12, 20)
     with pytest.MonkeyPatch.context() as patch:
