@@ -45,9 +45,9 @@ def turned(example: Example, groups: tuple[str, ...]) -> str | None:
 
 def row_profile(example: Example, groups: tuple[str, ...]) -> NDArray[np.float64]:
     """The step of grey when all boundaries move down by each of `SHIFTS` rows: (shifts,), every boundary weighing the same."""
-    curves = []
+    curves, edges = [], _edges(example.image)
     for index, sign in _known(groups).items():
-        steps = [_step(example.image, example.surfaces[index] + shift) for shift in SHIFTS]
+        steps = [_at(edges, example.surfaces[index] + shift) for shift in SHIFTS]
         if not all(np.isfinite(each).any() for each in steps):
             continue
         curve = np.array([np.nanmean(each) * sign for each in steps])
@@ -83,24 +83,30 @@ def _known(groups: tuple[str, ...]) -> dict[int, int]:
 
 def _steps(image: NDArray[np.uint8], surfaces: Depths, steps: dict[int, int]) -> NDArray[np.float64]:
     """Per column (W,) the mean step of grey in the known direction, NaN where no boundary is graded."""
-    each = np.array([sign * _step(image, surfaces[index]) for index, sign in steps.items()])
+    edges = _edges(image)
+    each = np.array([sign * _at(edges, surfaces[index]) for index, sign in steps.items()])
     number = np.isfinite(each).sum(axis=0)
     return np.where(number > 0, np.nansum(each, axis=0) / np.maximum(number, 1), np.nan)
 
 
-def _step(image: NDArray[np.uint8], depth: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Per column (W,) how much brighter it is below a depth than above: two rows each, smoothed over 5 columns."""
-    rows, columns = image.shape
-    padded = np.pad(image.astype(np.float64), ((0, 0), (3, 2)), mode="edge")
-    total = np.cumsum(padded, axis=1)
-    smooth = (total[:, 5:] - total[:, :-5]) / 5
-    edge = np.zeros((rows + 1, columns))  # edge[z]: between rows z - 1 and z
+def _edges(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H + 1, W): how much brighter it is below the edge between rows z - 1 and z than above: two rows each, over 5 columns."""
+    padded = np.pad(image.astype(np.float32), ((0, 0), (2, 2)), mode="edge")
+    columns = image.shape[1]
+    smooth = sum((padded[:, shift : shift + columns] for shift in range(5)), np.zeros(image.shape, np.float32)) / np.float32(5)
+    edge = np.zeros((len(image) + 1, columns), np.float32)
     edge[2:-2] = (smooth[2:-1] + smooth[3:] - smooth[1:-2] - smooth[:-3]) / 2
+    return edge
+
+
+def _at(edges: NDArray[np.float32], depth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Per column (W,) the edge at a depth in rows, between two by proportion; NaN where it is not graded or outside."""
+    rows, columns = len(edges) - 1, edges.shape[1]
     inside = np.isfinite(depth) & (depth > 0) & (depth < rows - 1)
     place = np.where(inside, depth, 1.0) + 0.5
-    above = np.clip(np.floor(place).astype(int), 0, rows - 1)
+    above = np.floor(place).astype(int)
     part, column = place - above, np.arange(columns)
-    return np.where(inside, edge[above, column] * (1 - part) + edge[above + 1, column] * part, np.nan)
+    return np.where(inside, edges[above, column] * (1 - part) + edges[above + 1, column] * part, np.nan)
 
 
 @dataclass(frozen=True, slots=True)
