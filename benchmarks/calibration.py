@@ -157,7 +157,8 @@ def _show_surfaces(errors: Errors, names: tuple[str, ...]) -> None:
         part = errors.of(surface)
         size = np.abs(part.error)
         kept = size[part.deviation <= np.quantile(part.deviation, 0.9)]
-        print(f"| {names[surface].replace('|', ' / ')} | {size.mean():.2f} | {kept.mean():.2f} | {rank_correlation(part.deviation, size):.2f} |")
+        name, follows = names[surface].replace("|", " / "), rank_correlation(part.deviation, size)
+        print(f"| {name} | {size.mean():.2f} | {kept.mean():.2f} | {follows:.2f} |")
     print()
 
 
