@@ -1,8 +1,8 @@
-"""Windows to train on: the second training set, and what is done to its samples.
+"""Windows to train on: the second sets, and what is done to their samples.
 
-A fixed-width window slides along each B-scan's width with a stride below its width; samples are windows of that list,
-scaled, tilted, flipped and re-lit as other devices would show them, then padded at the bottom to a power of two.
-Batch `k` depends on the seed and `k` alone, so a run can be resumed anywhere.
+A fixed-width window slides along each B-scan's width with a stride below its width; a sample is a window of that list,
+padded at the bottom to a power of two. Samples of the training set are also scaled, bent, flipped and re-lit as other
+devices would show them, see `augment`. Batch `k` depends on the seed and `k` alone, so a run can be resumed anywhere.
 """
 
 from dataclasses import dataclass
@@ -11,24 +11,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octedge.anatomy import RETINA, members
-from octedge.geometry import resample_rows
-from octedge.metrics import IGNORED
+from octedge.geometry import padded_height
+from octedge.train.augment import Rng, cut, motion, relit, scale, scaled, shifts
 from octedge.train.cohort import Example, Set
 from octedge.train.labelmaps import merge_table
-from octedge.train.recipe import Recipe
+from octedge.train.recipe import Recipe, Sampling
+
+Bytes = NDArray[np.uint8]
+# Pixels of a group below which a window does not count as holding it: a speck that scaling may lose.
+_ENOUGH = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """images uint8 (N, 1, P, V), reference uint8 (N, P, V) group indices or IGNORED, tables float32 (N, G, C)."""
 
-    images: NDArray[np.uint8]
-    reference: NDArray[np.uint8]
+    images: Bytes
+    reference: Bytes
     tables: NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """image and reference uint8 (P, V), the number of its set, and the names of the changes it has undergone."""
+
+    image: Bytes
+    reference: Bytes
+    source: int
+    changes: tuple[str, ...] = ()
+
+
 def windows(examples: tuple[Example, ...], window: int, stride: int) -> tuple[tuple[int, int], ...]:
-    """The second set: (B-scan, first column) of every window; the last one ends at the image's edge."""
+    """(B-scan, first column) of every window over a first set, training or validation; the last one ends at the image's edge."""
     found = []
     for index, example in enumerate(examples):
         last = max(0, example.image.shape[1] - window)
@@ -36,8 +50,23 @@ def windows(examples: tuple[Example, ...], window: int, stride: int) -> tuple[tu
     return tuple(found)
 
 
+def second_set(number: int, data: Set, sampling: Sampling) -> list[Sample]:
+    """Every window of a set as it is, padded at the bottom to the power of two that holds its B-scan: the second validation set."""
+    found = []
+    for index, start in windows(data.examples, sampling.window, sampling.stride):
+        image, reference = _between(data.examples[index], start, sampling.window)
+        size = padded_height(len(image)), sampling.window
+        image, reference, _ = cut(image, reference, np.zeros(image.shape[1], np.intp), 0, size)
+        found.append(Sample(image, reference, number))
+    return found
+
+
 class Sampler:
-    """Draws batches from the sets of a split: a source by its share, then any of its windows, all equally likely."""
+    """Draws batches from the sets of a split: a source by its share, then any of its windows, all equally likely.
+
+    A share `rare` of the samples is drawn otherwise: a group of the source, then any window that holds it. A group is
+    the likelier the fewer pixels it has and the more windows lack it; what every window holds is not rare.
+    """
 
     def __init__(self, sets: tuple[Set, ...], recipe: Recipe, seed: int) -> None:
         structures, sampling = recipe.structures, recipe.sampling
@@ -52,10 +81,18 @@ class Sampler:
         most = max(len(each.groups) for each in self.sets)
         merges = [merge_table(structures, each.groups) for each in self.sets]
         self.tables = [np.pad(table, ((0, most - len(table)), (0, 0))) for table in merges]
-        self.retina = [np.array([members(group)[0] in RETINA for group in each.groups] + [False]) for each in self.sets]
+        self.retina = [_retina(each.groups) for each in self.sets]
+        pairs = zip(self.sets, self.windows, strict=True)
+        self.rare = [rarity(held(each, places, sampling.window)) for each, places in pairs] if sampling.rare else []
 
     def batch(self, step: int) -> Batch:
         """The samples of one step."""
+        drawn = self.samples(step)
+        images, references = np.stack([each.image for each in drawn]), np.stack([each.reference for each in drawn])
+        return Batch(images[:, None], references, np.stack([self.tables[each.source] for each in drawn]))
+
+    def samples(self, step: int) -> list[Sample]:
+        """The same, one by one, with what was done to each."""
         rng = np.random.default_rng((self.seed, step))
         height = int(rng.choice(self.sampling.heights))
         count = max(1, self.sampling.pixels // (height * self.sampling.window))
@@ -63,116 +100,108 @@ class Sampler:
         last = step >= self.finish_from
         edges = np.cumsum(self.last_shares if last else self.shares)
         points = (rng.random() + np.arange(count)) / count * edges[-1]
-        chosen = np.searchsorted(edges, points).clip(0, len(self.sets) - 1)
+        chosen = np.searchsorted(edges, points, side="right").clip(0, len(self.sets) - 1)
         plain = self.finish.plain if last else self.sampling.plain
-        samples = [self._sample(int(source), height, rng, changed=bool(rng.random() >= plain)) for source in chosen]
-        images, references = zip(*samples, strict=True)
-        return Batch(np.stack(images)[:, None], np.stack(references), np.stack([self.tables[source] for source in chosen]))
+        return [self._sample(int(source), height, rng, changed=bool(rng.random() >= plain)) for source in chosen]
 
-    def _sample(self, source: int, height: int, rng: np.random.Generator, changed: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        index, start = self.windows[source][rng.integers(len(self.windows[source]))]
+    def _sample(self, source: int, height: int, rng: Rng, changed: bool) -> Sample:
+        index, start, focus = self._window(source, rng)
         example = self.sets[source].examples[index]
-        retina = self.retina[source]
-        width = self.sampling.window
-        changed = changed and self.sampling.augment
-        if changed:
-            image, reference = _tilt(*_rescale(example, start, width, rng), rng)
+        width, strength, augment = self.sampling.window, self.sampling.strength, self.sampling.augment
+        changed = changed and augment
+        changes: tuple[str, ...] = ()
+        if changed and rng.random() < 0.6:
+            (image, reference), changes = _rescaled(example, (start, focus), width, rng, strength), ("scaled",)
         else:
-            image, reference = example.image[:, start : start + width], example.reference[:, start : start + width]
-        if self.sampling.augment and rng.random() < 0.5:
-            image, reference = image[:, ::-1], reference[:, ::-1]
-        image, reference = _place(image, reference, retina, (height, width), rng)
-        return relight(image, rng) if changed and rng.random() < 0.7 else image, reference
+            image, reference = _between(example, start, width)
+        if augment and rng.random() < 0.5:
+            image, reference, changes = image[:, ::-1], reference[:, ::-1], (*changes, "flipped")
+        shift = np.zeros(image.shape[1], np.intp)
+        for move, chance in ((shifts, 0.5), (motion, 0.08)):
+            if changed and rng.random() < chance:
+                shift += move(len(shift), rng, strength)
+                changes = (*changes, move.__name__)
+        first = _first_row(reference, self.retina[source], shift, height, rng)
+        image, reference, filled = cut(image, reference, shift, first, (height, width))
+        if changed and rng.random() < 0.7:
+            image, looks = relit(image, filled, rng, strength)
+            changes += looks
+        return Sample(image, reference, source, changes)
+
+    def _window(self, source: int, rng: Rng) -> tuple[int, int, int]:
+        """B-scan, first column, and the column to keep in sight: the middle, or one that holds the rare group drawn."""
+        places, width = self.windows[source], self.sampling.window
+        if self.rare and rng.random() < self.sampling.rare and (weights := self.rare[source].weights).any():
+            group = int(rng.choice(len(weights), p=weights))
+            index, start = places[rng.choice(self.rare[source].holders[group])]
+            columns = (self.sets[source].examples[index].reference[:, start : start + width] == group).any(axis=0)
+            return index, start, start + int(rng.choice(np.flatnonzero(columns)))
+        index, start = places[rng.integers(len(places))]
+        return index, start, start + width // 2
 
 
-def _rescale(example: Example, start: int, width: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Rows by 2^U(-0.9, 1.1) and columns by 2^U(-0.9, 0.9) in 60 % of the samples: other depths per row, other ranges."""
-    scaled = rng.random() < 0.6
-    rows_by = 2 ** rng.uniform(-0.9, 1.1) if scaled else 1.0
-    columns_by = 2 ** rng.uniform(-0.9, 0.9) if scaled else 1.0
-    take = min(example.image.shape[1], round(width / columns_by))
-    first = int(np.clip(start + (width - take) // 2 + rng.integers(-16, 17), 0, example.image.shape[1] - take))
-    image, reference = example.image[:, first : first + take], example.reference[:, first : first + take]
-    rows, columns = max(16, round(len(image) * rows_by)), min(width, max(16, round(take * columns_by)))
-    row = ((np.arange(rows) + 0.5) * len(image) / rows).astype(int)
-    column = ((np.arange(columns) + 0.5) * take / columns).astype(int)
-    image = resample_rows(resample_rows(image, rows).T, columns).T
-    return image, reference[row[:, None], column]
+@dataclass(frozen=True, slots=True)
+class Rarity:
+    """Of one source: the chance of each group (G,) in a draw for what is rare, all 0 where nothing is, and the windows that hold it."""
+
+    weights: NDArray[np.float64]
+    holders: tuple[NDArray[np.intp], ...]
 
 
-def _tilt(image: NDArray[np.uint8], reference: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Shear by up to 40 rows over the window and bend by up to 12, in half of the samples; rows from outside are black and ignored."""
-    if rng.random() < 0.5:
-        return image, reference
-    rows, columns = image.shape
-    along = np.linspace(-0.5, 0.5, columns)
-    bend = rng.uniform(0, 12) * np.sin(2 * np.pi * (rng.uniform(0.5, 2) * along + rng.random()))
-    shift = np.rint(along * rng.uniform(-40, 40) + bend).astype(int)
-    row = np.arange(rows)[:, None] + shift
-    outside = (row < 0) | (row >= rows)
-    row = row.clip(0, rows - 1)
-    column = np.arange(columns)
-    return np.where(outside, 0, image[row, column]).astype(np.uint8), np.where(outside, IGNORED, reference[row, column]).astype(np.uint8)
+def held(data: Set, places: tuple[tuple[int, int], ...], width: int) -> NDArray[np.int64]:
+    """How many pixels of each group every window holds: (windows, G)."""
+    sums = []
+    for example in data.examples:
+        columns = example.reference.shape[1]
+        where = example.reference + np.arange(columns, dtype=np.int32) * 256
+        counts = np.bincount(where.ravel(), minlength=256 * columns).reshape(columns, 256)[:, : len(data.groups)]
+        sums.append(np.concatenate([np.zeros_like(counts[:1]), np.cumsum(counts, axis=0)]))
+    return np.stack([sums[index][min(start + width, len(sums[index]) - 1)] - sums[index][start] for index, start in places])
 
 
-def _place(
-    image: NDArray[np.uint8], reference: NDArray[np.uint8], retina: NDArray[np.bool_], size: tuple[int, int], rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Cut to at most `height` rows with the retina inside where it fits, pad the rest at the bottom and the right."""
-    height, width = size
-    rows = len(image)
-    inside = np.flatnonzero(retina[np.minimum(reference, len(retina) - 1)].any(axis=1))
-    top, bottom = (int(inside[0]), int(inside[-1])) if len(inside) else (0, rows)
+def rarity(pixels: NDArray[np.int64]) -> Rarity:
+    """Chances by inverse pixel frequency, times the share of windows without the group."""
+    holds = pixels >= _ENOUGH
+    lacking = 1 - holds.mean(axis=0)
+    weights = np.where(holds.any(axis=0), lacking / np.maximum(pixels.sum(axis=0), 1), 0)
+    return Rarity(weights / (weights.sum() or 1), tuple(np.flatnonzero(column) for column in holds.T))
+
+
+def _retina(groups: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Whether a reference value (256,) is a layer of the retina."""
+    found = np.zeros(256, np.bool_)
+    found[: len(groups)] = [members(group)[0] in RETINA for group in groups]
+    return found
+
+
+def _between(example: Example, start: int, width: int) -> tuple[Bytes, Bytes]:
+    return example.image[:, start : start + width], example.reference[:, start : start + width]
+
+
+def _rescaled(example: Example, at: tuple[int, int], width: int, rng: Rng, strength: float) -> tuple[Bytes, Bytes]:
+    """About the window that starts `at` a column, scaled; where less of the scan than a window is shown, the other column is in it."""
+    by = scale(rng, strength)
+    start, focus = at
+    take = min(example.image.shape[1], round(width / by.columns))
+    middle = start + width // 2 + int(rng.integers(-16, 17))
+    if take < width:
+        middle = int(np.clip(middle, focus - take // 3, focus + take // 3))
+    first = int(np.clip(middle - take // 2, 0, example.image.shape[1] - take))
+    image, reference = _between(example, first, take)
+    return scaled(image, reference, (max(16, round(len(image) * by.rows)), min(width, max(16, round(take * by.columns)))))
+
+
+def _first_row(reference: Bytes, retina: NDArray[np.bool_], shift: NDArray[np.intp], height: int, rng: Rng) -> int:
+    """The top row of a sample of at most `height` rows: with the retina inside where it fits, elsewhere at random."""
+    rows = len(reference)
+    inside = retina[reference]
+    graded = inside.any(axis=0)
+    top, bottom = 0, rows
+    if graded.any():
+        top = int((inside.argmax(axis=0) - shift)[graded].min())
+        bottom = int((rows - 1 - inside[::-1].argmax(axis=0) - shift)[graded].max())
     if rows > height:
         low, high = max(0, min(bottom + 12 - height, rows - height)), min(max(0, top - 12), rows - height)
-        first = int(rng.integers(min(low, high), max(low, high) + 1))
-    else:  # a shallower range: cut off some of the vitreous now and then
-        first = int(rng.integers(0, max(1, top - 12))) if rng.random() < 0.3 else 0
-    image, reference = image[first : first + height], reference[first : first + height]
-    out, target = np.zeros((height, width), np.uint8), np.full((height, width), IGNORED, np.uint8)
-    out[: len(image), : image.shape[1]] = image
-    target[: len(image), : image.shape[1]] = reference
-    return out, target
-
-
-def relight(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Blur, gamma, speckle, gain, offset, noise, a shadow: the same tissue on another device. Padding (black) stays black."""
-    x: NDArray[np.float32] = image.astype(np.float32) / np.float32(255)
-    filled = image.any(axis=1)
-    if rng.random() < 0.3:
-        x = _blur(x, rng.uniform(0.4, 1.5))
-    x = x ** np.float32(np.exp(rng.uniform(np.log(0.5), np.log(1.8))))
-    if rng.random() < 0.5:
-        looks = rng.uniform(2, 16)
-        speckle = rng.standard_gamma(np.float32(looks), x.shape, dtype=np.float32) / np.float32(looks)
-        x = x * _smooth_noise(speckle, rng)
-    x = x * np.float32(rng.uniform(0.5, 1.4)) + np.float32(rng.uniform(-0.05, 0.2))
-    if rng.random() < 0.5:
-        x = x + rng.standard_normal(x.shape, dtype=np.float32) * np.float32(rng.uniform(0, 0.06))
-    if rng.random() < 0.2:
-        span = int(rng.integers(3, 21))
-        first = int(rng.integers(0, max(1, x.shape[1] - span)))
-        x[:, first : first + span] *= np.float32(rng.uniform(0.2, 0.8))
-    x[~filled] = 0
-    return (np.clip(x, 0, 1) * 255).astype(np.uint8)
-
-
-def _smooth_noise(noise: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Speckle has the size of the device's focus, not of a pixel: half of the time it is a little blurred."""
-    return _blur(noise, rng.uniform(0.4, 0.9)) if rng.random() < 0.5 else noise
-
-
-def _blur(x: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Gaussian blur, separable, edges repeated."""
-    reach = int(np.ceil(2.5 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).astype(np.float32)
-    padded = np.pad(x, reach, mode="edge")
-    rows, columns = x.shape
-    down = np.zeros((rows, padded.shape[1]), np.float32)
-    for index, weight in enumerate(kernel):
-        down += weight * padded[index : index + rows]
-    out = np.zeros_like(x)
-    for index, weight in enumerate(kernel):
-        out += weight * down[:, index : index + columns]
-    return out
+        return int(rng.integers(min(low, high), max(low, high) + 1))
+    # A shallower range: cut off some of the vitreous now and then. A column shifted up beyond the top brings its own rows along.
+    return int(rng.integers(0, max(1, top - 12))) if rng.random() < 0.3 else min(0, max(top, bottom - height + 1))
