@@ -10,6 +10,7 @@ import click
 
 from export.bundle import export
 from octedge.edge.bundle import REFERENCE
+from octedge.train.checkpoint import refuse_another
 from octedge.train.cohort import load
 from octedge.train.fit import Course
 from octedge.train.recipe import read_recipe
@@ -25,6 +26,8 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "reference.toml"
 def main(data: Path, run: Path, resume: bool) -> None:
     """About two hours on two cores; progress goes to stderr."""
     recipe = read_recipe(RECIPE)
+    if resume:
+        refuse_another(recipe, run)
     train_all(Course(recipe, load(recipe, data), _say, resume), run)
     card = export(run, REFERENCE, None, _say)
     size = sum(file.stat().st_size for file in REFERENCE.iterdir())

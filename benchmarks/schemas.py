@@ -10,11 +10,12 @@ import msgspec
 
 from octedge.card import ModelCard
 from octedge.edge.certificate import Certificate
+from octedge.train.manifest import Cohort
 from octedge.train.recipe import Recipe
 from octedge.train.select import Selection
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
-KINDS = {"card": ModelCard, "certificate": Certificate, "recipe": Recipe, "selection": Selection}
+KINDS = {"card": ModelCard, "certificate": Certificate, "cohort": Cohort, "recipe": Recipe, "selection": Selection}
 
 
 def text(kind: type) -> str:

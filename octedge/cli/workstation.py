@@ -2,10 +2,16 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from octedge.cli.console import complain, say, say_json
+
+if TYPE_CHECKING:
+    from octedge.train.networks import Family
+    from octedge.train.recipe import Recipe
+    from octedge.train.select import Cost
 
 RUN = click.argument("run", type=click.Path(path_type=Path))
 
@@ -25,6 +31,7 @@ def train(recipe: Path, data: Path, run: Path, resume: bool, workers: int, tenso
     from octedge.train.checkpoint import refuse_another
     from octedge.train.cohort import load
     from octedge.train.fit import Course
+    from octedge.train.machine import first_process
     from octedge.train.recipe import read_recipe
     from octedge.train.select import train_all
 
@@ -32,14 +39,28 @@ def train(recipe: Path, data: Path, run: Path, resume: bool, workers: int, tenso
     if resume:
         refuse_another(wanted, run)
     split = load(wanted, data)
-    first = os.environ.get("RANK", "0") == "0"  # of the processes torchrun starts, one speaks
-    tell = complain if first else _nobody
+    tell = complain if first_process() else _nobody
     for part, sets in (("train", split.train), ("validation", split.validation)):
         for each in sets:
             tell(f"{part}: {each.name}, {len(each.patients)} patients, {len(each.examples)} B-scans")
-    selection = train_all(Course(wanted, split, tell, resume, workers, tensorboard), run)
-    if first:
-        say(f"target: {selection.target.name}; next: octedge export {run} --out BUNDLE")
+    selection = train_all(Course(wanted, split, tell, resume, workers, tensorboard), run, _cost(wanted))
+    if first_process():
+        say(f"target: {selection.target.name}; next: octedge report {run} --data {data}; octedge export {run} --out BUNDLE")
+
+
+def _cost(recipe: "Recipe") -> "Cost | None":
+    """What candidates cost on ONNX Runtime here, all in one interleaved run; nothing where that cannot be told the same to all.
+
+    That is: in an installation without the checkout's `export`, or in one of several processes.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("export") is None or os.environ.get("WORLD_SIZE", "1") != "1" or len(recipe.candidates) == 1:
+        return None
+    from export.latency import Stopwatch
+
+    shapes: tuple[Family, ...] = tuple(recipe.candidates.values())
+    return dict(zip(shapes, Stopwatch(recipe.structures)(shapes), strict=True)).__getitem__
 
 
 def _nobody(_: str) -> None:

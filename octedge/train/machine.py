@@ -38,6 +38,11 @@ def launch(precision: str) -> Fabric:
     return fabric
 
 
+def first_process() -> bool:
+    """Whether this is the one process, or the first of those that torchrun started: it speaks and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def arithmetic(precision: str, device: str, bf16: bool) -> Arithmetic:
     """`bf16` in a recipe means mixed precision: bf16 where the device has it, else fp16 with a scaled loss on GPUs, fp32 on CPUs."""
     if precision == "fp32":

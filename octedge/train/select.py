@@ -18,19 +18,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from octedge.errors import UsageError
 from octedge.train.choice import Comparison, select
 from octedge.train.cohort import Set, Split
 from octedge.train.fit import Course, Trial, fit
-from octedge.train.networks import Family, build
+from octedge.train.machine import first_process, launch
+from octedge.train.networks import Family, multiply_adds
 from octedge.train.recipe import Recipe, write_recipe
 from octedge.train.selection import Candidate, Results, Round, Selection
 from octedge.train.validate import Scores, is_layer
 
-__all__ = ["Candidate", "Selection", "SplitRecord", "choose", "multiply_adds", "read_selection", "read_split", "train_all"]
+__all__ = ["Candidate", "Selection", "SplitRecord", "choose", "read_selection", "read_split", "train_all"]
 
 Cost = Callable[[Family], float]
 PACE_STEPS = 20
@@ -57,7 +56,8 @@ class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def train_all(course: Course, run: Path, cost: Cost | None = None) -> Selection:
     """Train and compare the candidates of a recipe; everything is left in the folder `run`.
 
-    `cost` gives the milliseconds of a candidate on the target engine; without it multiply-adds count.
+    `cost` gives the milliseconds of a candidate on the target engine; without it 10^9 multiply-adds on 512 x 512 count.
+    Of several processes the first one writes.
     Raises `UsageError` where the validation sets have no layers to score, or a resumed run was of another recipe.
     """
     recipe = course.recipe
@@ -92,14 +92,6 @@ def choose(recipe: Recipe, steps: int, scores: Mapping[Trial, Scores], cost: Cos
         results.setdefault(trial.name, {})[trial.seed] = each
     only = Round(steps, dict.fromkeys(results, steps), results)
     return select(recipe, (only,), _costs(recipe, cost), "ms" if cost else "GMAC")
-
-
-def multiply_adds(shape: Family, classes: int) -> float:
-    """Multiply-adds of the network on one B-scan of 512 x 512, in 10^9: its convolutions and matrix products; none is carried out."""
-    graph = build(shape, classes).eval().to("meta")
-    with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
-        graph.logits(torch.zeros(1, 1, 512, 512))
-    return float(counter.get_total_flops()) / 2e9
 
 
 def read_selection(run: Path) -> Selection:
@@ -137,7 +129,8 @@ def _begin(course: Course, run: Path) -> Progress:
             what = f"candidates {', '.join(progress.steps)} and rungs {done}"
             raise UsageError(f"{run.name} was begun with {what}, not those of this recipe; take its recipe.json, or a new folder")
         return progress
-    (run / "selection.json").unlink(missing_ok=True)
+    if first_process():
+        (run / "selection.json").unlink(missing_ok=True)
     steps = {name: _steps(name, course) for name in recipe.candidates}
     progress = Progress(steps)
     _write(progress, path)
@@ -158,7 +151,7 @@ def _steps(name: str, course: Course) -> int:
     with tempfile.TemporaryDirectory() as folder:
         fit(Trial(name, recipe.seeds[0]), short, Path(folder))
     pace = (time.monotonic() - began) / PACE_STEPS
-    steps = max(1, int(60 * recipe.minutes_per_trial / pace))
+    steps = launch(recipe.precision).broadcast(max(1, int(60 * recipe.minutes_per_trial / pace)))  # one pace for all processes
     course.say(f"{name}: {pace:.2f} s/step, {steps} steps in {recipe.minutes_per_trial:g} min")
     return steps
 
@@ -180,18 +173,24 @@ def _own(recipe: Recipe, steps: int) -> Recipe:
 
 
 def _costs(recipe: Recipe, cost: Cost | None) -> dict[str, float]:
-    classes = len(recipe.structures)
-    return {name: float(cost(shape)) if cost else multiply_adds(shape, classes) for name, shape in recipe.candidates.items()}
+    def gmac(shape: Family) -> float:
+        return multiply_adds(shape, len(recipe.structures), 512, 512) / 1e9
+
+    return {name: float((cost or gmac)(shape)) for name, shape in recipe.candidates.items()}
 
 
 def _write(record: Progress | Selection, path: Path) -> None:
     """Write so that a kill at any time leaves the old or the new file."""
+    if not first_process():
+        return
     partial = path.with_suffix(".partial")
     partial.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
     partial.replace(path)
 
 
 def _record(recipe: Recipe, split: Split, run: Path) -> None:
+    if not first_process():
+        return
     write_recipe(recipe, run / "recipe.json")
     parts = {"train": split.train, "validation": split.validation}
     record = {part: [_record_set(each) for each in sets] for part, sets in parts.items()}

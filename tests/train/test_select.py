@@ -15,9 +15,9 @@ from octedge.train.fit import Course, Trial
 from octedge.train.manifest import Phantoms
 from octedge.train.networks import UNet
 from octedge.train.recipe import Recipe, Sampling
-from octedge.train.select import choose, multiply_adds, read_selection, train_all
+from octedge.train.select import choose, read_selection, train_all
 from octedge.train.validate import Counts, Scores, SetScores
-from tests.train.test_fit import SPLIT, quiet
+from tests.train.tiny import SPLIT, quiet
 
 SMALL = {"convs": 1, "kernels": 2, "downs": 1}
 RECIPE = Recipe(
@@ -112,13 +112,6 @@ def test_other_patients_or_seeds_and_no_layers_are_refused():
     fluid = Scores({"x": SetScores("maker", ("fluid",), (), {"p": Counts((1,), (2,), (2,), (), (), ())})})
     with pytest.raises(UsageError, match="no layer"):
         choose(RECIPE, 5, {Trial("a", 1): fluid})
-
-
-def test_multiply_adds_are_those_counted_by_hand():
-    shape = UNet(convs=1, kernels=2, downs=1)
-    full, half = 512 * 512, 256 * 256
-    by_hand = full * 9 * 2 + half * 9 * 2 * 4 + half * 4 * 2 + full * 9 * 4 * 2 + full * 2 * 3
-    assert multiply_adds(shape, 3) == pytest.approx(by_hand / 1e9)
 
 
 class Fits:
