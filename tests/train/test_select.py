@@ -72,7 +72,8 @@ def test_a_clearly_better_one_is_chosen_however_dear():
 
 
 def test_a_cheaper_one_within_the_noise_takes_the_leaders_place():
-    rows = {Trial("a", seed): made(0.8, seed=seed) for seed in (1, 2, 3)} | {Trial("b", seed): made(0.799, seed=9 + seed) for seed in (1, 2, 3)}
+    rows = {Trial("a", seed): made(0.8, seed=seed) for seed in (1, 2, 3)}
+    rows |= {Trial("b", seed): made(0.799, seed=9 + seed) for seed in (1, 2, 3)}
     selection = choose(RECIPE, 5, rows)
     assert verdicts(selection) == {"b": "target", "a": "no difference"}
     assert selection.target.reason == "no difference to a, cheaper"
@@ -175,7 +176,8 @@ def test_minutes_give_every_candidate_its_own_steps_and_a_resumed_run_keeps_them
     assert {each.name: each.steps for each in selection.candidates} == {"a": 60, "b": 240}
     assert ("a seed 1", 30, 60, False) in fits.calls
     assert ("b seed 2", 120, 240, False) in fits.calls
-    assert train(tmp_path / "run", monkeypatch, either, resume=True, candidates=pair, minutes_per_trial=2, rungs=(6,), keep=0.9) == selection
+    again = train(tmp_path / "run", monkeypatch, either, resume=True, candidates=pair, minutes_per_trial=2, rungs=(6,), keep=0.9)
+    assert again == selection
 
 
 def test_a_real_run_stops_a_candidate_and_the_command_shows_it(tmp_path):
