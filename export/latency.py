@@ -3,10 +3,10 @@
 import gc
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -63,9 +63,9 @@ class Stopwatch:
         segment(frame, engine, how)
         times = []
         for _ in range(self.runs):
-            began = time.perf_counter()
+            began = perf_counter()
             segment(frame, engine, how)
-            times.append((time.perf_counter() - began) * 1000)
+            times.append((perf_counter() - began) * 1000)
         return times
 
     def _bundle(self, shape: Family, folder: Path) -> Bundle:
