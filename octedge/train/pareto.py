@@ -32,11 +32,11 @@ def picture(tuning: Tuning, path: Path) -> None:
     best = front(tuning.finished)
     chosen = next(each for each in tuning.trials if each.name == tuning.chosen)
     axes.plot([each.ms for each in best], [each.last for each in best], color=BLUE, lw=1.5, zorder=1, label="front of the finished")
-    for trials, marks in (
-        (tuning.finished, {"marker": "o", "color": BLUE, "label": f"trained to the end ({tuning.steps} steps)"}),
-        (stopped, {"marker": "v", "color": GREY, "label": "stopped early, IoU of its last rung"}),
+    for trials, marker, color, label in (
+        (tuning.finished, "o", BLUE, f"trained to the end ({tuning.steps} steps)"),
+        (stopped, "v", GREY, "stopped early, IoU of its last rung"),
     ):
-        axes.scatter([each.ms for each in trials], [each.last for each in trials], s=42, zorder=2, **marks)
+        axes.scatter([each.ms for each in trials], [each.last for each in trials], s=42, zorder=2, marker=marker, color=color, label=label)
     axes.scatter([chosen.ms], [chosen.last], s=230, facecolors="none", edgecolors=ORANGE, linewidths=2.2, zorder=3, label="chosen")
     low, high = axes.get_ylim()
     span = high - low

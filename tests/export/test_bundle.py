@@ -24,7 +24,7 @@ from octedge.train.networks import Graph, UNet, build, receptive_field
 from octedge.train.recipe import Recipe, Sampling
 from octedge.train.select import train_all
 from octedge.train.validate import TorchEngine
-from tests.train.test_fit import SPLIT, quiet
+from tests.train.tiny import SPLIT, quiet
 
 RECIPE = Recipe(
     name="tiny",

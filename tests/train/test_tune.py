@@ -17,7 +17,7 @@ from octedge.train.recipe import Tune, read_recipe, write_recipe
 from octedge.train.select import read_selection
 from octedge.train.tune import Budget, Study, at_home, choose, halve, rungs_of, tune
 from octedge.train.tuning import Tried, Tuning
-from tests.train.test_fit import RECIPE, SPLIT, quiet
+from tests.train.tiny import RECIPE, SPLIT, quiet
 
 CANDIDATES = {"a": UNet(convs=1, kernels=2, downs=2)}
 TUNE = Tune(kernels=(2, 3, 8), windows=(32, 64), rungs=(0.5,))
