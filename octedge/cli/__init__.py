@@ -16,7 +16,6 @@ COMMANDS = {
     "segment": ("octedge.cli.segment:segment", "Segment scans: files and folders in, one result per scan out."),
     "inspect": ("octedge.cli.inspect_bundle:inspect", "Show what a model bundle is."),
     "data": ("octedge.cli.data:data", "Workstation: gather annotated scans in a cohort, check and look at them."),
-    "samples": ("octedge.cli.samples:samples", "Workstation: draw what a recipe trains on."),
     "train": ("octedge.cli.workstation:train", "Workstation: train the candidate networks of a recipe."),
     "select": ("octedge.cli.workstation:select", "Workstation: choose the target network by IoU."),
     "report": ("octedge.cli.report:report", "Workstation: a run as one page, with its errors and worst B-scans."),

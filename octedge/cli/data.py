@@ -7,6 +7,7 @@ import click
 import msgspec
 
 from octedge.cli.console import complain, say, say_json
+from octedge.cli.samples import samples
 from octedge.errors import UsageError
 
 TARGET = click.argument("target", type=click.Path(path_type=Path))
@@ -17,6 +18,9 @@ TEXTS = ("name", "patient", "eye", "vendor", "device", "mode", "range", "licence
 @click.group()
 def data() -> None:
     """Gather annotated scans in a cohort (a TOML file of sources), check them, look at them."""
+
+
+data.add_command(samples)
 
 
 @data.command()

@@ -1,4 +1,4 @@
-"""`octedge samples`: a picture of what a recipe trains on."""
+"""`octedge data samples`: a picture of what a recipe trains on."""
 
 from pathlib import Path
 
