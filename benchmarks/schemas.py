@@ -13,9 +13,10 @@ from octedge.edge.certificate import Certificate
 from octedge.train.manifest import Cohort
 from octedge.train.recipe import Recipe
 from octedge.train.select import Selection
+from octedge.train.tuning import Tuning
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
-KINDS = {"card": ModelCard, "certificate": Certificate, "cohort": Cohort, "recipe": Recipe, "selection": Selection}
+KINDS = {"card": ModelCard, "certificate": Certificate, "cohort": Cohort, "recipe": Recipe, "selection": Selection, "tuning": Tuning}
 
 
 def text(kind: type) -> str:

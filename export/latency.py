@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.bundle import receptive_field
 from export.to_onnx import to_graph, write_onnx
 from octedge.card import ModelCard
 from octedge.edge.bundle import Bundle
@@ -21,7 +20,7 @@ from octedge.edge.machine import describe
 from octedge.errors import UsageError
 from octedge.scan import Frame
 from octedge.segment import plan, segment
-from octedge.train.networks import Family, Graph
+from octedge.train.networks import Family, Graph, receptive_field
 
 
 @dataclass(frozen=True, slots=True)
