@@ -39,11 +39,10 @@ class _DeepLab(nn.Module):
         self.times = 1 << (shape.downs - SKIP)
         self.down = Encoder(widths, shape.convs)
         self.views = nn.ModuleList([Convolutions(deep, deep, 1, (1, 1)), *(_dilated(deep, rate) for rate in shape.rates)])
-        self.project = nn.Conv2d(len(self.views) * deep, deep, 1, bias=False)
+        self.project = nn.Sequential(nn.Conv2d(len(self.views) * deep, deep, 1, bias=False), nn.BatchNorm2d(deep))
         # No batch norm on the mean: it is one value per image and channel, of which a batch of one has no variance.
         whole = nn.Sequential(nn.Conv2d(deep, deep, 1, bias=False), nn.ReLU(inplace=True), nn.Conv2d(deep, deep, 1, bias=False))
         self.whole = whole if shape.pooled else None
-        self.settle = nn.Sequential(nn.BatchNorm2d(deep), nn.ReLU(inplace=True))
         self.narrow = nn.Conv2d(deep, width, 1)
         self.up = Convolutions(2 * width, width, shape.convs)
         self.head = nn.Conv2d(width, classes, 1)
@@ -54,8 +53,8 @@ class _DeepLab(nn.Module):
         deep = levels[-1]
         x = self.project(joined(*(view(deep) for view in self.views)))
         if self.whole is not None:
-            x = x + self.whole(deep.mean((2, 3), keepdim=True))  # the same as one more view, before the projection
-        x = enlarged(self.narrow(self.settle(x)), self.times)
+            x = x + self.whole(deep.mean((2, 3), keepdim=True))  # as one more view would be, but for its batch norm
+        x = enlarged(self.narrow(x.relu()), self.times)
         return enlarged(self.head(self.up(joined(levels[SKIP], x))), 1 << SKIP)
 
 
