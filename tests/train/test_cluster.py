@@ -45,7 +45,6 @@ def work_that_is_killed_once(job, split):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_a_killed_worker_loses_nothing_and_a_cluster_scores_as_one_process_does(tmp_path):
-    pytest.importorskip("ray")
     with cluster("local", work_that_is_killed_once, SPLIT, cpus=2) as pool:
         first = pool([job(tmp_path / "fine"), job(tmp_path / "killed")])
         with pytest.raises(UsageError, match="this trial is wrong"):
