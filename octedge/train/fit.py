@@ -159,7 +159,8 @@ def train_step(training: Training, batch: Batch) -> Tensor:
     for group in training.optimiser.param_groups:
         group["lr"] = learning_rate(training.step, recipe.steps, recipe.rate)
     graph.train()
-    logits = graph.logits(images.contiguous(memory_format=torch.channels_last))
+    with fabric.autocast():  # Fabric's own calls of a marked method leave it out where nothing wraps the network
+        logits = graph.logits(images.contiguous(memory_format=torch.channels_last))
     loss = marginal(logits, tables, reference, recipe.loss) * (len(images) * fabric.world_size / len(batch.images))
     training.optimiser.zero_grad(set_to_none=True)
     fabric.backward(loss)

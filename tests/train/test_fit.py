@@ -16,7 +16,7 @@ from octedge.train import fit as loop
 from octedge.train.checkpoint import Validation, best, difference, exhausted
 from octedge.train.cohort import Split
 from octedge.train.fit import Course, Trial, fit, learning_rate, load_weights
-from octedge.train.machine import ahead, arithmetic
+from octedge.train.machine import ahead, arithmetic, native_bf16
 from octedge.train.recipe import Finish, Recipe, Sampling, write_recipe
 from octedge.train.validate import Counts, Scores, SetScores
 from tests.train.tiny import RECIPE, SHORT, SPLIT, quiet
@@ -197,6 +197,20 @@ def test_mixed_precision_is_what_the_device_has():
     assert arithmetic("bf16", "cuda", bf16=True) == arithmetic("bf16", "cpu", bf16=True) == "bf16-mixed"
     assert arithmetic("bf16", "cuda", bf16=False) == "16-mixed"
     assert arithmetic("bf16", "cpu", bf16=False) == "32-true"
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_convolutions_are_done_in_the_precision_asked_for(precision, expected):
+    if precision == "bf16" and not native_bf16("cpu"):
+        pytest.skip("this processor has no bf16")
+    recipe = msgspec.structs.replace(RECIPE, precision=precision)
+    training = loop.start(recipe, TRIAL)
+    seen = []
+    for layer in training.graph.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda _, given, answer: seen.append(answer.dtype))
+    loop.train_step(training, loop.draw_from(SPLIT.train, recipe, 1, 1).batch(0))
+    assert set(seen) == {expected}
 
 
 def test_mixed_precision_learns_too(tmp_path):
