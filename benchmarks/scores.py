@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 
 import click
+import msgspec
 import numpy as np
 
 from benchmarks.reference import RECIPE
@@ -18,9 +19,9 @@ from octedge.edge.engine import open_engine
 from octedge.geometry import resample_rows, scaled_rows, split, stitch
 from octedge.scan import Frame
 from octedge.segment import Engine, Plan, plan, segment
-from octedge.train.cohort import Example, Set, load
+from octedge.train.cohort import Example, Set, Split, load
 from octedge.train.recipe import read_recipe
-from octedge.train.validate import Answer, SetScores, score
+from octedge.train.validate import Answer, Decoder, SetScores, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,13 @@ def main(data: Path, bundle: Path | None) -> None:
     opened = open_bundle(bundle)
     card = opened.card
     engine = open_engine(opened)
-    sets = load(read_recipe(RECIPE), data).validation
+    split = load(read_recipe(RECIPE), data)
+    sets = split.validation
     print(f"{card.id}, {engine.name}, {platform.machine()} {platform.system()}, {date.today().isoformat()}\n")
     found = score(lambda frame: _ordered(frame, engine, plan(card, len(frame))), card.structures, sets)
     for each in sets:
         _show_set(each, found.sets[each.name])
+    _show_people(split, lambda frame: _ordered(frame, engine, plan(card, len(frame))), card.structures)
     _show_changes([each for each in sets if each.name != "phantoms"], engine, plan(card, 512), card.structures)
 
 
@@ -86,6 +89,18 @@ def _show_set(data: Set, scores: SetScores) -> None:
     for group, (iou, dice) in scores.by_group().items():
         px = above.get(group.split("+")[0])
         print(f"| {group} | {iou:.3f} | {dice:.3f} | {'' if px is None else f'{px:.2f}'} |")
+    print()
+
+
+def _show_people(split: Split, decoder: Decoder, structures: tuple[str, ...]) -> None:
+    """Each person's scores, those trained on as well: how far a network that has seen the labels can follow the graders."""
+    print("| person | trained on | Dice | boundary error, px |\n|---|---|--:|--:|")
+    for part, words in ((split.train, "yes"), (split.validation, "no")):
+        real = tuple(each for each in part if each.name != "phantoms")
+        for name, scores in score(decoder, structures, real).sets.items():
+            for person, counts in scores.patients.items():
+                own = msgspec.structs.replace(scores, patients={person: counts})
+                print(f"| {name} {person} | {words} | {own.dice:.3f} | {own.boundary:.2f} |")
     print()
 
 
