@@ -1,5 +1,6 @@
 """What a training runs on: device, arithmetic, the processes that torchrun started, and the threads that make batches."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -26,6 +27,7 @@ def launch(precision: str) -> Fabric:
     One process without torchrun uses one GPU. torchrun says how many processes there are and where they meet
     (LOCAL_WORLD_SIZE, WORLD_SIZE); each has its own GPU, or its share of the cores.
     """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # says the precision at every start
     device: Literal["cuda", "cpu"] = "cuda" if torch.cuda.is_available() else "cpu"
     wanted = arithmetic(precision, device, native_bf16(device))
     if torch.distributed.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1:
