@@ -60,7 +60,7 @@ def overlay(frame: Frame, view: View) -> Image.Image:
     second = (first[0] + width + _PAD, first[1]) if beside else (first[0], first[1] + height + _PAD)
     legend_at = (second[0] + width + 2 * _PAD, first[1])
     bottom = max(second[1] + height, first[1] + _legend_height(view.result))
-    notes = _wrap(_notes(view.result), legend_at[0] + _legend_width(view.result) - 2 * _PAD)
+    notes = wrap(_notes(view.result), legend_at[0] + _legend_width(view.result) - 2 * _PAD, _font())
     size = (legend_at[0] + _legend_width(view.result), bottom + _PAD + len(notes) * _ROW + _PAD)
     picture = Image.new("RGB", size, _BACK)
     picture.paste(Image.fromarray(raw), first)
@@ -213,12 +213,12 @@ def _um(value: float | None) -> str:
     return "?" if value is None else f"{value:.2f}"
 
 
-def _wrap(text: str, width: int) -> list[str]:
+def wrap(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
     """Break text into lines of at most `width` pixels, between words."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _font().getlength(longer) > width:
+        if lines[-1] and font.getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer

@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from octedge.anatomy import members, structure
 from octedge.metrics import IGNORED
+from octedge.results.overlay import wrap
 from octedge.train.cohort import Split
 from octedge.train.recipe import Recipe
 from octedge.train.sampling import Sample, Sampler, second_set
@@ -37,7 +38,7 @@ def sheet(recipe: Recipe, split: Split, seed: int = 1, batches: int = 2) -> Imag
 def _cell(sample: Sample, groups: tuple[str, ...], title: str) -> Image.Image:
     """The sample, the same with its reference, and below both where it comes from and what was done."""
     rows, columns = sample.image.shape
-    lines = [title, *_wrap(", ".join(sample.changes) or "as it is", 2 * columns)]
+    lines = [title, *wrap(", ".join(sample.changes) or "as it is", 2 * columns, _font())]
     cell = Image.new("RGB", (2 * columns + 2, rows + _ROW * len(lines) + _GAP), (18, 18, 20))
     cell.paste(Image.fromarray(sample.image), (0, 0))
     cell.paste(Image.fromarray(tinted(sample, groups)), (columns + 2, 0))
@@ -74,14 +75,3 @@ def _grid(cells: list[Image.Image]) -> Image.Image:
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=11)
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _font().getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
