@@ -71,7 +71,8 @@ def plain_step(training: Training, batch: Batch) -> torch.Tensor:
     device = training.fabric.device
     images, tables, reference = (torch.from_numpy(values).to(device) for values in (batch.images, batch.tables, batch.reference))
     training.graph.train()
-    logits = training.graph.logits(images.contiguous(memory_format=torch.channels_last))
+    with training.fabric.autocast():
+        logits = training.graph.logits(images.contiguous(memory_format=torch.channels_last))
     loss = marginal(logits, tables, reference, training.recipe.loss)
     training.optimiser.zero_grad(set_to_none=True)
     training.fabric.backward(loss)
