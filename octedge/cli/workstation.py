@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from octedge.cli.console import complain, say, say_json
+from octedge.edge.bundle import open_bundle
+from octedge.errors import UsageError
 
 if TYPE_CHECKING:
     from octedge.train.networks import Family
@@ -86,11 +88,23 @@ def select(run: Path, as_json: bool) -> None:
 
 @click.command()
 @RUN
-@click.option("--out", "bundle", required=True, type=click.Path(path_type=Path), help="Folder for the bundle; made if need be.")
+@click.option("--out", "bundle", type=click.Path(path_type=Path), help="Folder for the bundle; made if need be.")
 @click.option("--candidate", help="Another candidate than the target.")
-def export(run: Path, bundle: Path, candidate: str | None) -> None:
-    """Make a bundle of RUN's target network: ONNX, card, golden answers, checksums. Needs a checkout of octedge."""
-    from export.bundle import export as make
+@click.option("--triton", "repository", type=click.Path(path_type=Path), help="Put the networks into this Triton model repository.")
+def export(run: Path, bundle: Path | None, candidate: str | None, repository: Path | None) -> None:
+    """Make a bundle of RUN's target network: ONNX, card, golden answers, checksums. Needs a checkout of octedge.
 
-    card = make(run, bundle, candidate, complain)
-    say(f"{bundle}: {card.id}; next: octedge segment SCAN --model {bundle} --out DIR")
+    For a bundle that is there already: octedge export BUNDLE --triton DIR.
+    """
+    if bundle is None and (repository is None or candidate):
+        raise UsageError("nothing to make: give --out BUNDLE for a run, or --triton DIR alone for a bundle")
+    if bundle is not None:
+        from export.bundle import export as make
+
+        card = make(run, bundle, candidate, complain)
+        say(f"{bundle}: {card.id}; next: octedge segment SCAN --model {bundle} --out DIR")
+    if repository is not None:
+        from export.triton import write_triton
+
+        for model in write_triton(open_bundle(bundle or run), repository):
+            say(str(model))
