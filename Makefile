@@ -27,7 +27,7 @@ lint: $(DEV)/.installed  ## style, types and import floors
 	$(DEV)/bin/python -m mypy
 	$(DEV)/bin/lint-imports
 
-reference: $(DEV)/.installed  ## train, select, tune and export the shipped model from DATA
+reference: $(DEV)/.installed  ## train, select and export the shipped model from DATA
 	$(DEV)/bin/python -m benchmarks.reference --data "$(DATA)"
 
 scores: $(DEV)/.installed  ## print every accuracy number of the README from DATA

@@ -1,4 +1,4 @@
-"""Make the shipped model: train the candidates of recipes/reference.toml, choose by IoU, train the target, export the bundle.
+"""Make the shipped model: train the candidates of recipes/reference.toml, choose by IoU, train it to the end, export the bundle.
 
     python -m benchmarks.reference --data ../shared/data
 """
@@ -24,7 +24,7 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "reference.toml"
 @click.option("--run", default="runs/reference", show_default=True, type=click.Path(path_type=Path), help="Folder for the run.")
 @click.option("--resume", is_flag=True, help="Go on where a stopped run was.")
 def main(data: Path, run: Path, resume: bool) -> None:
-    """About two hours on two cores; progress goes to stderr."""
+    """Hours on two cores, and not yet run in one piece; progress goes to stderr."""
     recipe = read_recipe(RECIPE)
     if resume:
         refuse_another(recipe, run)
