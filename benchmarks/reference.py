@@ -1,4 +1,4 @@
-"""Make the shipped model: train the candidates of recipes/reference.toml, choose by IoU, train it to the end, export the bundle.
+"""Make the shipped model: train the candidates of recipes/reference.toml, choose the target by IoU, export the bundle.
 
     python -m benchmarks.reference --data ../shared/data
 """

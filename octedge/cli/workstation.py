@@ -34,6 +34,7 @@ def train(recipe: Path, data: Path, run: Path, resume: bool, workers: int, tenso
     from octedge.train.cohort import load
     from octedge.train.fit import Course
     from octedge.train.machine import first_process
+    from octedge.train.progress import quiet
     from octedge.train.recipe import read_recipe
     from octedge.train.select import train_all
 
@@ -41,7 +42,7 @@ def train(recipe: Path, data: Path, run: Path, resume: bool, workers: int, tenso
     if resume:
         refuse_another(wanted, run)
     split = load(wanted, data)
-    tell = complain if first_process() else _nobody
+    tell = complain if first_process() else quiet
     for part, sets in (("train", split.train), ("validation", split.validation)):
         for each in sets:
             tell(f"{part}: {each.name}, {len(each.patients)} patients, {len(each.examples)} B-scans")
@@ -63,10 +64,6 @@ def _cost(recipe: "Recipe") -> "Cost | None":
 
     shapes: tuple[Family, ...] = tuple(recipe.candidates.values())
     return dict(zip(shapes, Stopwatch(recipe.structures)(shapes), strict=True)).__getitem__
-
-
-def _nobody(_: str) -> None:
-    """Who hears of the progress of any process but the first."""
 
 
 @click.command()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+
 from octedge.errors import OutputError
 
 _ADVICE = {
@@ -47,6 +49,11 @@ def write_atomic(path: Path, writer: Callable[[BinaryIO], None]) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """`write_atomic` for what is in memory already."""
     write_atomic(path, lambda file: _write_all(file, data))
+
+
+def write_json(path: Path, value: object) -> None:
+    """`write_atomic` for a value as JSON that people can read."""
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
 
 
 def make_folder(path: Path) -> None:

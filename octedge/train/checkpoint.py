@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from octedge.errors import OutputError, UsageError
-from octedge.results.files import write_bytes
+from octedge.results.files import write_bytes, write_json
 from octedge.train.networks import Graph
 from octedge.train.recipe import Recipe, read_recipe
 from octedge.train.validate import Scores
@@ -116,7 +116,7 @@ class Training:
     def leave(self, folder: Path) -> None:
         """Write what a finished training leaves: the weights of the best validation, its scores, the history."""
         write_bytes(folder / "history.jsonl", b"".join(each.line() for each in self.history))
-        write_bytes(folder / "scores.json", msgspec.json.format(msgspec.json.encode(best(self.history).scores), indent=1))
+        write_json(folder / "scores.json", best(self.history).scores)
         write_bytes(folder / "weights.pt", _packed({name: value.cpu() for name, value in self.kept.items()}))
 
     def load(self, path: Path) -> None:

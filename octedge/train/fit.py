@@ -8,7 +8,6 @@ Several processes: `torchrun --nproc-per-node GPUS -m octedge train ...`. Each t
 one validates and writes. Batch norm looks at the whole batch on GPUs, at each process's own part on CPUs.
 """
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,11 @@ from octedge.train.cohort import Set, Split
 from octedge.train.losses import marginal
 from octedge.train.machine import ahead, launch, memory_errors
 from octedge.train.networks import Family, Graph, build
-from octedge.train.progress import Progress
+from octedge.train.progress import Progress, Say, quiet
 from octedge.train.recipe import Recipe
 from octedge.train.sampling import Batch, Sampler
 from octedge.train.validate import Scores, validate
 
-Say = Callable[[str], None]
 TELL_EVERY = 50  # steps; losses are looked at as often
 
 
@@ -81,7 +79,7 @@ def fit(trial: Trial, course: Course, folder: Path, until: int | None = None) ->
         sweep(folder)
     progress = Progress(
         str(trial),
-        course.say if first_process else _nobody,
+        course.say if first_process else quiet,
         training,
         end,
         folder / "tensorboard" if course.tensorboard and first_process else None,
@@ -209,10 +207,6 @@ def _batch_size(recipe: Recipe) -> str:
     count = max(1, sampling.pixels // (min(sampling.heights) * sampling.window))
     size = f"{count} windows of {min(sampling.heights)} x {sampling.window}"
     return f"batches of {sampling.pixels} pixels ({size}); lower sampling.pixels, or the candidate's kernels"
-
-
-def _nobody(_: str) -> None:
-    """Who hears of the progress of any process but the first."""
 
 
 def load_weights(folder: Path, shape: Family, classes: int) -> Graph:

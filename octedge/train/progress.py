@@ -12,6 +12,10 @@ from octedge.train.validate import Scores
 Say = Callable[[str], None]
 
 
+def quiet(_: str) -> None:
+    """Tells nobody."""
+
+
 class Progress:
     """Lines with step, loss, pace and time left; IoU per structure after a validation; the same as curves in `board`, if given."""
 

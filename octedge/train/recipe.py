@@ -8,6 +8,7 @@ import msgspec
 
 from octedge.anatomy import KEYS
 from octedge.errors import UsageError
+from octedge.results.files import write_json
 from octedge.train.manifest import AnySource, check_sources, decode, read_cohort
 from octedge.train.networks import Shape, UNet
 from octedge.train.split import SplitRule, read_locked
@@ -155,4 +156,4 @@ def read_sources(path: Path) -> Recipe:
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Write the recipe as JSON, which `read_recipe` reads back unchanged."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(recipe), indent=1) + b"\n")
+    write_json(path, recipe)

@@ -21,8 +21,9 @@ from octedge.ordered import Chain
 from octedge.segment import Plan, segment
 from octedge.train.cohort import Set, load
 from octedge.train.evidence import WHISKERS, Agreement, Box, Evidence, gather
-from octedge.train.fit import Say, Trial, load_weights
+from octedge.train.fit import Trial, load_weights
 from octedge.train.manifest import Phantoms
+from octedge.train.progress import Say
 from octedge.train.recipe import Recipe, read_recipe
 from octedge.train.report_gallery import gallery, legend
 from octedge.train.report_plots import Points, bland_altman, boxes, curves, data_uri, forest

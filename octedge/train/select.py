@@ -20,11 +20,13 @@ from pathlib import Path
 import msgspec
 
 from octedge.errors import UsageError
+from octedge.results.files import write_json
 from octedge.train.choice import Comparison, select
 from octedge.train.cohort import Set, Split
 from octedge.train.fit import Course, Trial, fit
 from octedge.train.machine import first_process, launch
 from octedge.train.networks import Family, multiply_adds
+from octedge.train.progress import quiet
 from octedge.train.recipe import Recipe, write_recipe
 from octedge.train.selection import Candidate, Results, Round, Selection
 from octedge.train.validate import Scores, is_layer
@@ -146,7 +148,7 @@ def _steps(name: str, course: Course) -> int:
     if not recipe.minutes_per_trial:
         return recipe.steps
     few = tuple(replace(each, examples=each.examples[:1]) for each in course.split.validation)
-    short = Course(_own(recipe, PACE_STEPS), Split(course.split.train, few), lambda _: None)
+    short = Course(_own(recipe, PACE_STEPS), Split(course.split.train, few), quiet)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         fit(Trial(name, recipe.seeds[0]), short, Path(folder))
@@ -180,12 +182,8 @@ def _costs(recipe: Recipe, cost: Cost | None) -> dict[str, float]:
 
 
 def _write(record: Progress | Selection, path: Path) -> None:
-    """Write so that a kill at any time leaves the old or the new file."""
-    if not first_process():
-        return
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
-    partial.replace(path)
+    if first_process():
+        write_json(path, record)
 
 
 def _record(recipe: Recipe, split: Split, run: Path) -> None:
@@ -194,7 +192,7 @@ def _record(recipe: Recipe, split: Split, run: Path) -> None:
     write_recipe(recipe, run / "recipe.json")
     parts = {"train": split.train, "validation": split.validation}
     record = {part: [_record_set(each) for each in sets] for part, sets in parts.items()}
-    (run / "split.json").write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
+    write_json(run / "split.json", record)
 
 
 def _record_set(each: Set) -> SplitRecord:

@@ -19,10 +19,12 @@ from pathlib import Path
 import msgspec
 
 from octedge.errors import UsageError
+from octedge.results.files import write_json
 from octedge.train.cohort import Split
-from octedge.train.fit import Course, Say, Trial, fit
+from octedge.train.fit import Course, Trial, fit
 from octedge.train.grid import Point, grid, recipe_of
 from octedge.train.networks import Family, build, parameters
+from octedge.train.progress import Say, quiet
 from octedge.train.recipe import Recipe, read_recipe, write_recipe
 from octedge.train.select import train_all
 from octedge.train.tuning import Latency, Tried, Tuning
@@ -69,7 +71,7 @@ class Study:
     resume: bool = False
 
 
-def work(job: Job, split: Split, say: Say | None = None) -> Scores:
+def work(job: Job, split: Split, say: Say = quiet) -> Scores:
     """Train a trial up to its rung, from wherever it was; the scores that lie there already are only read.
 
     The same at home and on every machine of a cluster. Raises `UsageError` where the run's folder cannot be seen.
@@ -82,13 +84,9 @@ def work(job: Job, split: Split, say: Say | None = None) -> Scores:
     if done.exists():
         return msgspec.json.decode(done.read_bytes(), type=Scores)
     (folder / "scores.json").unlink(missing_ok=True)  # of an earlier rung: after a kill it would be taken for this one's
-    scores = fit(job.trial, Course(job.recipe, split, say or _nobody, resume=True), folder, job.until)
-    _write(scores, done)
+    scores = fit(job.trial, Course(job.recipe, split, say, resume=True), folder, job.until)
+    write_json(done, scores)
     return scores
-
-
-def _nobody(_: str) -> None:
-    """Hears nothing: there is nobody to tell on a cluster."""
 
 
 def at_home(split: Split, say: Say) -> Pool:
@@ -124,7 +122,7 @@ def tune(study: Study, pool: Pool, say: Say) -> Tuning:
     )  # fmt: skip
     job = jobs[chosen.name]
     train_all(Course(job.recipe, study.split, say, resume=True), job.run)  # trained already: only what an export needs is added
-    _write(tuning, study.run / "tune.json")
+    write_json(study.run / "tune.json", tuning)
     return tuning
 
 
@@ -197,7 +195,7 @@ def _measured(study: Study, points: Sequence[Point]) -> Latency:
         study.run.mkdir(parents=True, exist_ok=True)
         slowest = max((each for each in points if latency.ms[each.of_shape] <= study.budget.ms), key=lambda each: latency.ms[each.of_shape])
         latency = msgspec.structs.replace(latency, steps=_steps(study, slowest))
-        _write(latency, path)
+        write_json(path, latency)
     write_recipe(study.recipe, plan)
     return latency
 
@@ -227,7 +225,7 @@ def _steps(study: Study, slowest: Point) -> int:
     if study.minutes is None:
         return study.recipe.steps
     recipe = msgspec.structs.replace(recipe_of(slowest, study.recipe, study.target), validate_every=study.recipe.steps + 1)
-    course = Course(recipe, replace(study.split, validation=()), _nobody)
+    course = Course(recipe, replace(study.split, validation=()), quiet)
     clock = []
     with tempfile.TemporaryDirectory() as folder:
         for steps in PACE:
@@ -236,10 +234,3 @@ def _steps(study: Study, slowest: Point) -> int:
             clock.append(time.perf_counter() - began)
     pace = max(1e-6, (clock[1] - clock[0]) / (PACE[1] - PACE[0]))
     return max(1, min(study.recipe.steps, int(study.minutes * 60 / pace)))
-
-
-def _write(value: msgspec.Struct, path: Path) -> None:
-    """Write JSON so that a kill at any time leaves all of the file or nothing."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
-    partial.replace(path)
