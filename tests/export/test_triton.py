@@ -19,6 +19,7 @@ from octedge.edge.bundle import Bundle, open_bundle, write_sums
 from octedge.errors import OutputError
 from octedge.geometry import AxialRange, Windowing
 from octedge.ordered import Chain
+from octedge.segment import PIXELS_PER_CALL
 from tests.support import CARD, digests, tiny_bundle
 
 
@@ -59,10 +60,17 @@ def test_triton_takes_the_configuration(bundle, tmp_path):
     for model in write_triton(bundle, tmp_path / "models"):
         found = parsed((model / "config.pbtxt").read_text("ascii"))
         assert (found.name, found.backend, found.platform) == (model.name, "onnxruntime", "")
-        assert found.max_batch_size == (1 << 20) // (64 * 64)
+        assert found.max_batch_size == PIXELS_PER_CALL // (64 * 64)
         assert found.HasField("dynamic_batching")
         tensors = [(each.name, each.data_type, list(each.dims)) for each in (*found.input, *found.output)]
         assert tensors == [("image", TYPE_UINT8, [1, -1, -1]), ("scores", TYPE_FP32, [16, -1, -1]), ("labels", TYPE_UINT8, [-1, -1])]
+
+
+def test_triton_takes_the_configuration_of_the_shipped_model():
+    shipped = open_bundle()
+    found = parsed(config(shipped, "fp32"))
+    assert found.name == f"{shipped.card.id}-fp32"
+    assert found.max_batch_size * shipped.card.window * max(shipped.card.heights) == PIXELS_PER_CALL
 
 
 def test_the_configurations_tensors_are_the_graphs_with_the_batch_in_front(bundle):
