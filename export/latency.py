@@ -15,9 +15,8 @@ from torch import nn
 from export.to_onnx import to_graph, write_onnx
 from octedge.card import ModelCard
 from octedge.edge.bundle import Bundle
-from octedge.edge.engine import ENGINES, load_engine
+from octedge.edge.engine import backend, quiet, variant_named
 from octedge.edge.machine import describe
-from octedge.errors import UsageError
 from octedge.scan import Frame
 from octedge.segment import plan, segment
 from octedge.train.networks import Family, Graph, receptive_field
@@ -39,8 +38,7 @@ class Stopwatch:
     runs: int = 3
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise UsageError(f"no engine is called {self.engine!r}; known are {', '.join(ENGINES)}")
+        variant_named(self.engine)
 
     def __str__(self) -> str:
         return f"{self.engine}, {self.size[0]} x {self.size[1]}, {describe()}"
@@ -58,7 +56,9 @@ class Stopwatch:
         return [statistics.median(found) for found in times]
 
     def _time(self, bundle: Bundle, frame: Frame) -> list[float]:
-        engine, how = load_engine(bundle, self.engine), plan(bundle.card, len(frame))
+        variant = variant_named(self.engine)
+        backend(variant.engine).build(bundle, variant, bundle.path, quiet)
+        engine, how = backend(variant.engine).load(bundle, variant, bundle.path), plan(bundle.card, len(frame))
         segment(frame, engine, how)
         times = []
         for _ in range(self.runs):

@@ -31,6 +31,20 @@ class Score(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     boundary_px: float | None = None
 
 
+class Precision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a precision other than fp32 did against fp32 when the bundle was made, on ONNX Runtime.
+
+    `equal` share of equal labels and `p99_px` 99th percentile of surface differences, on the golden frames; `iou_loss` of the
+    mean IoU over the labelled validation scans, None where none were at hand; `in_float` the convolutions left in float.
+    """
+
+    name: str
+    equal: float
+    p99_px: float
+    iou_loss: float | None = None
+    in_float: tuple[str, ...] = ()
+
+
 class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a bundle's network is, knows, needs and was trained on.
 
@@ -55,6 +69,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     software: dict[str, str] = {}
     sources: tuple[Source, ...] = ()
     scores: tuple[Score, ...] = ()
+    precisions: tuple[Precision, ...] = ()
     caveats: tuple[str, ...] = ()
     licence: str = ""
     use: str = "Research use only. Not a medical device."

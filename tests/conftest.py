@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import octedge.edge  # noqa: F401  # switches ONNX Runtime's telemetry off, before any test imports it
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -13,3 +16,10 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip("the real scans (../shared/data) are not on this machine")
     return DATA
+
+
+@pytest.fixture(autouse=True)
+def _quick_timing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Certificates state the latency for a large B-scan; in tests a small one does."""
+    if "real_timing" not in request.keywords:
+        monkeypatch.setattr("octedge.edge.certificate.timed_frame", lambda: np.zeros((32, 48), np.uint8))

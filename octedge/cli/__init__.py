@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": ("octedge.cli.demo:demo", "Segment synthetic scans with known truth, and compare."),
     "doctor": ("octedge.cli.doctor:doctor", "Say what works on this machine, and how to repair what does not."),
     "check": ("octedge.cli.check:check", "Say what scans are, and whether they can be segmented."),
+    "prepare": ("octedge.cli.prepare:prepare", "Find the fastest engine of this machine that gives the reference answers."),
     "segment": ("octedge.cli.segment:segment", "Segment scans: files and folders in, one result per scan out."),
     "inspect": ("octedge.cli.inspect_bundle:inspect", "Show what a model bundle is."),
     "data": ("octedge.cli.data:data", "Workstation: gather annotated scans in a cohort, check and look at them."),

@@ -7,7 +7,7 @@ import click
 
 from octedge.cli.batch import COMING, FORMATS, Job, Outcome, identities, run_one
 from octedge.cli.console import complain, progress_bar, say_json
-from octedge.edge.engine import ENGINES
+from octedge.edge.engine import BACKENDS
 from octedge.edge.model import open_model
 from octedge.readers import find
 from octedge.results.files import make_folder
@@ -40,7 +40,14 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One machine-readabl
 @INPUTS
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results; made if need be.")
 @click.option("--model", "bundle", type=click.Path(path_type=Path), help="A model bundle's folder [default: the shipped reference].")
-@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True, help="What runs the network.")
+@click.option(
+    "--engine",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help=f"What runs the network: auto, {', '.join(BACKENDS)}, or one of these with a precision, as rtx-fp16.",
+)
+@click.option("--allow-fallback", is_flag=True, help="Where that engine cannot be used: ONNX Runtime on the CPU, and say so.")
 @click.option(
     "--format", "formats", callback=_formats, metavar="LIST", default=",".join(FORMATS), show_default=True, help="What is written per scan."
 )
@@ -54,6 +61,7 @@ def segment(  # noqa: PLR0913 - one per option
     out: Path,
     bundle: Path | None,
     engine: str,
+    allow_fallback: bool,
     formats: tuple[str, ...],
     axial_um: float | None,
     lateral_um: float | None,
@@ -64,7 +72,7 @@ def segment(  # noqa: PLR0913 - one per option
     Ends with 0 if all are done, 1 if some were refused, 2 on a wrong call, 3 if the model or its engine cannot be used.
     """
     sources = find(inputs)
-    model = open_model(bundle, engine, complain)
+    model = open_model(bundle, engine, complain, allow_fallback)
     make_folder(out)
     job = Job(model, out, formats, axial_um, lateral_um, identities(sources))
     refused = 0

@@ -1,30 +1,51 @@
-"""No engine serves without having given the reference answers on this machine: the check, and its record."""
+"""No engine serves without having given the reference answers on this machine: the check, its record, and what it holds for."""
 
 import hashlib
-import os
-import sys
+import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 import octedge
 from octedge.edge.bundle import Bundle
 from octedge.edge.machine import describe
-from octedge.errors import ModelError, OutputError
-from octedge.results.files import write_bytes
+from octedge.edge.variant import NamedEngine, Variant
+from octedge.errors import ModelError
+from octedge.metrics import overlap
+from octedge.results.files import make_folder, write_bytes
+from octedge.scan import Frame
 from octedge.segment import Engine, plan, segment
 
-SCHEMA = 1
-AGREEMENT = 0.9999  # the least share of pixels with the reference label
+SCHEMA = 2
+TIMED = "cirrus"  # the look of the B-scan whose latency is measured: 1024 x 512
+RUNS = 3
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """What a precision must reach: share of equal labels, 99th percentile of surface differences in px, loss of mean IoU at export."""
+
+    equal: float = 0.0
+    p99_px: float = float("inf")
+    iou_loss: float = float("inf")
+
+
+GATES = {
+    "fp32": Gate(equal=0.9999),
+    "fp16": Gate(p99_px=0.25),
+    "bf16": Gate(p99_px=0.25),
+    "int8": Gate(p99_px=1.0, iou_loss=0.005),
+}
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a certificate holds for: one bundle, one engine, one kind of machine, one software."""
+    """What a certificate holds for: bundle, variant, the file it runs, its engine (library, device, driver), kind of machine, software."""
 
     bundle: str
+    variant: str
+    file: str
     engine: str
     machine: str
     octedge: str = octedge.__version__
@@ -32,101 +53,125 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The check's result: frames compared, share of equal labels, largest surface difference in px, seconds taken."""
+    """What the check found on the golden frames, after the ordered decode.
+
+    `equal` share of pixels with the reference label; `mean_px`, `p99_px`, `max_px` of |surface - reference surface|; `iou` per
+    structure against the reference labels; `iou_loss` of this precision on labelled validation scans, as the card states it;
+    `ms` for one B-scan of 1024 x 512.
+    """
 
     schema: int = SCHEMA
     identity: Identity
     frames: int
     equal: float
-    surface_px: float
+    mean_px: float
+    p99_px: float
+    max_px: float
+    iou: dict[str, float]
+    iou_loss: float | None
+    ms: float
     seconds: float
 
+    def fault(self) -> str:
+        """Why the engine may not serve; empty if it may."""
+        precision = self.identity.variant.rpartition("-")[2]
+        gate = GATES[precision]
+        if self.equal < gate.equal:
+            return f"it gives the reference label for {self.equal:.4%} of the golden pixels; needed are {gate.equal:.2%}"
+        if self.p99_px > gate.p99_px:
+            return f"its surfaces lie up to {self.p99_px:.2f} px from the reference (99th percentile); {precision} may have {gate.p99_px:g}"
+        if gate.iou_loss < float("inf") and not (self.iou_loss is not None and self.iou_loss <= gate.iou_loss):
+            stated = "states no loss" if self.iou_loss is None else f"states a loss of {self.iou_loss:.4f}"
+            return f"the card {stated} of IoU for {precision} on labelled scans; {precision} needs one of at most {gate.iou_loss:g}"
+        return ""
 
-def certify(bundle: Bundle, engine: Engine, name: str, tell: Callable[[str], None]) -> Certificate:
-    """The certificate of the engine called `name`, kept from an earlier check if all is as it was then; else check now, and keep it.
 
-    Raises `ModelError` if fewer than 99.99 % of the golden pixels get the reference label.
+def examine(bundle: Bundle, variant: Variant, engine: NamedEngine) -> Certificate:
+    """Run the golden frames through `segment` and compare with the reference answers, whatever comes of it.
+
+    Raises `ModelError` if the engine fails or the golden answers do not fit their frames.
     """
-    identity = _identity(bundle, name)
-    file = _file(identity)
-    kept = _read(file)
-    if kept is not None and kept.identity == identity:
-        return kept
-    certificate = examine(bundle, engine, name)
-    words = f"checking the engine against {certificate.frames} golden frames ... {{}}, {certificate.seconds:.1f} s"
-    if certificate.equal < AGREEMENT:
-        tell(words.format("failed"))
-        raise ModelError(
-            f"{name} gives the reference label for {certificate.equal:.4%} of the golden pixels of {bundle.card.id};"
-            f" needed are {AGREEMENT:.2%}; use another engine, or another version of its library"
-        )
-    tell(words.format("passed"))
-    _keep(file, certificate)
-    return certificate
-
-
-def cache_folder() -> Path:
-    """Where certificates are kept: $OCTEDGE_CACHE, or `octedge` in the system's folder for caches."""
-    if chosen := os.environ.get("OCTEDGE_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "octedge" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "octedge"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "octedge"
-
-
-def examine(bundle: Bundle, engine: Engine, name: str) -> Certificate:
-    """Run the golden frames through `segment` and compare with the reference answers, whatever comes of it."""
     start = time.perf_counter()
-    golden = bundle.golden()
-    equal = pixels = 0
-    surface_px = 0.0
-    for known in golden:
-        answer = segment(known.frame, engine, plan(bundle.card, known.frame.shape[0]))
-        if answer.labels.shape != known.labels.shape or answer.surfaces.shape != known.surfaces.shape:
-            raise ModelError(f"{bundle.path.name}/golden.npz: sizes of frames and reference answers do not fit; export the bundle anew")
-        equal += int(np.count_nonzero(answer.labels == known.labels))
-        pixels += known.labels.size
-        surface_px = max(surface_px, float(np.abs(answer.surfaces - known.surfaces).max(initial=0)))
+    card, golden = bundle.card, bundle.golden()
+    answers = [segment(known.frame, engine, plan(card, len(known.frame))) for known in golden]
+    if any(a.labels.shape != b.labels.shape or a.surfaces.shape != b.surfaces.shape for a, b in zip(answers, golden, strict=True)):
+        raise ModelError(f"{bundle.path.name}/golden.npz: sizes of frames and reference answers do not fit; export the bundle anew")
+    labels = np.concatenate([answer.labels.ravel() for answer in answers])
+    reference = np.concatenate([known.labels.ravel() for known in golden])
+    px = np.concatenate([np.abs(a.surfaces - b.surfaces).ravel() for a, b in zip(answers, golden, strict=True)])
+    iou = overlap(labels[None], reference[None], len(card.structures)).iou
     return Certificate(
-        identity=_identity(bundle, name),
+        identity=identify(bundle, variant, engine),
         frames=len(golden),
-        equal=equal / pixels,
-        surface_px=round(surface_px, 4),
+        equal=float(np.mean(labels == reference)),
+        mean_px=_rounded(px.mean()),
+        p99_px=_rounded(np.percentile(px, 99)),
+        max_px=_rounded(px.max(initial=0)),
+        iou={key: _rounded(value) for key, value in zip(card.structures, iou, strict=True) if np.isfinite(value)},
+        iou_loss=next((each.iou_loss for each in card.precisions if each.name == variant.precision), None),
+        ms=round(latency(bundle, engine), 2),
         seconds=round(time.perf_counter() - start, 2),
     )
 
 
-def _identity(bundle: Bundle, engine: str) -> Identity:
-    return Identity(bundle=bundle.digest, engine=engine, machine=describe())
+def latency(bundle: Bundle, engine: Engine) -> float:
+    """The ms that `segment` takes for one B-scan of 1024 x 512: the median of some calls after a first one."""
+    frame = timed_frame()
+    how = plan(bundle.card, len(frame))
+    times = []
+    for _ in range(RUNS + 1):
+        start = time.perf_counter()
+        segment(frame, engine, how)
+        times.append((time.perf_counter() - start) * 1000)
+    return statistics.median(times[1:])
 
 
-def _file(identity: Identity) -> Path | None:
-    """The certificate's file, named by what it holds for; None where the system knows no home folder."""
-    try:
-        folder = cache_folder() / "certificates"
-    except RuntimeError:
-        return None
-    return folder / f"{hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]}.json"
+def timed_frame() -> Frame:
+    """The B-scan that latency is measured with: synthetic, 1024 x 512, the same everywhere."""
+    from octedge.phantom import LOOKS, Phantom
+
+    return Phantom(LOOKS[TIMED], 1, 1, "R", "macula", False).bscan(0).image
 
 
-def _read(file: Path | None) -> Certificate | None:
+def identify(bundle: Bundle, variant: Variant, engine: NamedEngine) -> Identity:
+    """What a certificate of this engine holds for."""
+    return Identity(bundle=bundle.digest, variant=str(variant), file=engine.sha256, engine=engine.name, machine=describe())
+
+
+def changes(kept: Identity, now: Identity) -> str:
+    """What differs between two identities, in words; empty if nothing does."""
+    names = [name for name in Identity.__struct_fields__ if getattr(kept, name) != getattr(now, name)]
+    return ", ".join(f"{name} was {_short(getattr(kept, name))}, is {_short(getattr(now, name))}" for name in names)
+
+
+def certificate_file(folder: Path, variant: Variant) -> Path:
+    """Where the certificate of a variant lies in the folder of engines."""
+    return folder / f"{variant}.certificate.json"
+
+
+def self_certificate_file(cache: Path, identity: Identity) -> Path:
+    """Where the check on first use is kept in the cache: named by what it holds for."""
+    return cache / "certificates" / f"{hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]}.json"
+
+
+def read_certificate(file: Path) -> Certificate | None:
     """The certificate in `file`; None where there is none, or none this octedge understands."""
-    if file is None:
-        return None
     try:
         return msgspec.json.decode(file.read_bytes(), type=Certificate)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def _keep(file: Path | None, certificate: Certificate) -> None:
-    """Keep it for the next process; where the folder cannot be written, that one checks again."""
-    if file is None:
-        return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(file, msgspec.json.format(msgspec.json.encode(certificate), indent=1) + b"\n")
-    except (OSError, OutputError):
-        return
+def write_certificate(file: Path, certificate: Certificate) -> None:
+    """Keep a certificate. Raises `OutputError` where it cannot be written."""
+    make_folder(file.parent)
+    write_bytes(file, msgspec.json.format(msgspec.json.encode(certificate), indent=1) + b"\n")
+
+
+def _rounded(value: float | np.floating | NDArray[np.floating]) -> float:
+    return round(float(value), 4)
+
+
+def _short(value: str) -> str:
+    """A digest by its beginning; anything else as it is."""
+    return value[:12] if len(value) == 64 and " " not in value else repr(value)

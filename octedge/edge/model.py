@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from octedge.edge.bundle import Bundle, open_bundle
 from octedge.edge.clock import Clock
-from octedge.edge.engine import NamedEngine, open_engine, quiet
+from octedge.edge.engine import open_engine, quiet
+from octedge.edge.variant import NamedEngine
 from octedge.errors import ScanError
 from octedge.scan import Scan
 from octedge.segment import Segmentation, plan, segment_scan
@@ -52,13 +53,15 @@ class Model:
         )
 
 
-def open_model(bundle: Path | str | None = None, engine: str = "auto", tell: Callable[[str], None] = quiet) -> Model:
-    """Open a bundle's folder (none: the shipped reference) with an engine; `tell` hears of the check on first use.
+def open_model(
+    bundle: Path | str | None = None, engine: str = "auto", tell: Callable[[str], None] = quiet, allow_fallback: bool = False
+) -> Model:
+    """Open a bundle's folder (none: the shipped reference) with an engine; `tell` hears of the check on first use, and of a fall-back.
 
-    Raises `ModelError` if the bundle is not intact or the engine does not give its reference answers.
+    Raises `ModelError` if the bundle is not intact, or the engine is missing or has no certificate that holds.
     """
     opened = open_bundle(bundle)
-    return Model(opened, open_engine(opened, engine, tell))
+    return Model(opened, open_engine(opened, engine, tell, allow_fallback))
 
 
 def _room(scan: Scan, surfaces: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
