@@ -1,6 +1,7 @@
 """A run folder to a bundle: ONNX, card, golden answers, model card in words, checksums; nothing is written before it agrees with torch."""
 
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from octedge.edge.ort import OrtEngine
 from octedge.errors import ModelError, UsageError
 from octedge.phantom import LOOKS, Phantom
 from octedge.scan import Frame
-from octedge.segment import Engine, Plan, plan, segment
+from octedge.segment import Engine, Layers, Plan, plan, segment
 from octedge.train.fit import Trial, load_weights
 from octedge.train.manifest import Phantoms
 from octedge.train.networks import Graph, parameters, receptive_field
@@ -46,6 +47,8 @@ def export(run: Path, bundle: Path, candidate: str | None, say: Say) -> ModelCar
     say(f"{card.id}: {card.parameters:,} parameters, sees {card.receptive_field} columns to each side, {tiling}")
     frames = golden_frames()
     answers = [segment(frame, TorchEngine(graph), plan(card, len(frame))) for frame in frames]
+    golden = _golden(frames, answers)
+    card = msgspec.structs.replace(card, golden=hashlib.sha256(golden).hexdigest())
     bundle.mkdir(parents=True, exist_ok=True)
     write_onnx(to_graph(graph, shape.downs), card, bundle / "model.onnx")
     equal = _compare(OrtEngine(bundle / "model.onnx", card), card, frames, [answer.labels for answer in answers])
@@ -53,10 +56,7 @@ def export(run: Path, bundle: Path, candidate: str | None, say: Say) -> ModelCar
     if equal < AGREEMENT:
         what = f"ONNX Runtime gives torch's label for {equal:.4%} of the golden pixels; needed are {AGREEMENT:.2%}"
         raise ModelError(f"{what}; do not ship this bundle, look for an operator that {card.architecture} uses and the runtime rounds")
-    golden: dict[str, NDArray[np.generic]] = {}
-    for index, (frame, answer) in enumerate(zip(frames, answers, strict=True)):
-        golden |= {f"frame_{index}": frame, f"labels_{index}": answer.labels, f"surfaces_{index}": answer.surfaces}
-    np.savez_compressed(bundle / "golden.npz", allow_pickle=False, **golden)
+    (bundle / "golden.npz").write_bytes(golden)
     (bundle / "card.json").write_bytes(encode_card(card))
     (bundle / "MODEL_CARD.md").write_text(model_card(card), encoding="utf-8", newline="\n")
     write_sums(bundle)
@@ -81,6 +81,16 @@ def golden_frames() -> list[Frame]:
         phantom = Phantom(narrow, 1, 7000 + index, "R", "disc" if index % 2 else "macula", index == 0)
         frames.append(phantom.bscan(0).image)
     return frames
+
+
+def _golden(frames: list[Frame], answers: list[Layers]) -> bytes:
+    """`golden.npz`: the frames with their reference answers."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for index, (frame, answer) in enumerate(zip(frames, answers, strict=True)):
+        arrays |= {f"frame_{index}": frame, f"labels_{index}": answer.labels, f"surfaces_{index}": answer.surfaces}
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    return file.getvalue()
 
 
 def _compare(engine: Engine, card: ModelCard, frames: list[Frame], labels: list[Frame]) -> float:

@@ -63,6 +63,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     receptive_field: int
     axial_um: tuple[float, float, float]
     heights: tuple[int, ...]  # padded heights it was trained on
+    golden: str = ""  # SHA-256 of the golden answers it was exported with; older cards do not say
     input_bits: int = 8
     architecture: str = ""
     parameters: int = 0

@@ -68,7 +68,10 @@ def open_bundle(path: Path | str | None = None) -> Bundle:
     for name, expected in sums.items():
         if _sha256(folder, name) != expected:
             raise ModelError(f"{folder.name}/{name} was changed since the bundle was made (SHA-256 differs); copy or export it anew")
-    return Bundle(folder, decode_card((folder / "card.json").read_bytes(), f"{folder.name}/card.json"), sums)
+    card = decode_card((folder / "card.json").read_bytes(), f"{folder.name}/card.json")
+    if card.golden and card.golden != sums["golden.npz"]:
+        raise ModelError(f"{folder.name}/golden.npz holds other golden answers than {card.id} was exported with; copy or export it anew")
+    return Bundle(folder, card, sums)
 
 
 def write_sums(folder: Path) -> None:

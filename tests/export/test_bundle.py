@@ -81,6 +81,10 @@ def test_the_golden_answers_are_torchs_and_the_runtimes(bundle):
         np.testing.assert_array_equal(segment(known.frame, engine, plan(bundle.card, len(known.frame))).labels, known.labels)
 
 
+def test_the_card_names_the_golden_answers(bundle):
+    assert bundle.card.golden == bundle.sums["golden.npz"]
+
+
 def test_two_exports_of_a_run_are_the_same_bytes(run, bundle, tmp_path):
     export(run, tmp_path, "small", quiet)
     for name in ("model.onnx", "card.json", "SHA256SUMS", "MODEL_CARD.md"):
