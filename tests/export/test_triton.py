@@ -70,7 +70,7 @@ def test_triton_takes_the_configuration_of_the_shipped_model():
     shipped = open_bundle()
     found = parsed(config(shipped, "fp32"))
     assert found.name == f"{shipped.card.id}-fp32"
-    assert found.max_batch_size * shipped.card.window * max(shipped.card.heights) == PIXELS_PER_CALL
+    assert 1 <= found.max_batch_size <= PIXELS_PER_CALL // shipped.card.window
 
 
 def test_the_configurations_tensors_are_the_graphs_with_the_batch_in_front(bundle):
