@@ -14,22 +14,11 @@ from octedge.errors import UsageError
 from octedge.train.bootstrap import Draws, Source, interval, observed, resample, too_few, weakness
 from octedge.train.networks import build, parameters
 from octedge.train.recipe import Recipe
-from octedge.train.selection import (
-    EQUAL,
-    Candidate,
-    Estimate,
-    Judgement,
-    Results,
-    Round,
-    Selection,
-    SourceScore,
-    Standing,
-    scored,
-    vendor_spreads,
-)
+from octedge.train.selection import Candidate, Estimate, Judgement, Results, Round, Selection, SourceScore, Standing, scored, vendor_spreads
 from octedge.train.validate import Scores, SetScores, is_layer
 
 Measure = Literal["mean", "worst", "score"]
+EQUAL = 4  # decimals, by which candidates are ranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +60,11 @@ class Comparison:
         return sorted(self.names, key=lambda name: (-value[name], costs[name]))
 
 
-def decide(comparison: Comparison, costs: Mapping[str, float]) -> dict[str, Judgement]:
+def decide(comparison: Comparison, costs: Mapping[str, float], noise: float) -> dict[str, Judgement]:
     """The rule: the judgement on every candidate, the target first, then by score."""
     ranked = comparison.ranked(costs)
     leader = ranked[0]
-    tied = [name for name in ranked if name == leader or comparison.estimate("score", name, leader).includes_zero]
+    tied = [name for name in ranked if name == leader or comparison.estimate("score", name, leader).may_be_none(noise)]
     target = min(tied, key=lambda name: costs[name])  # of equally cheap ones the first, which has the highest score
     found: dict[str, Judgement] = {target: ("target", "highest score" if target == leader else f"no difference to {leader}, cheaper")}
     for name in ranked:
@@ -93,7 +82,7 @@ def decide(comparison: Comparison, costs: Mapping[str, float]) -> dict[str, Judg
 def select(recipe: Recipe, rounds: Sequence[Round], costs: Mapping[str, float], unit: str) -> Selection:
     """The judgement on everybody: those of the last round by the rule, then those who stopped, the last ones first."""
     compared = [Comparison.of(each.scores) for each in rounds]
-    final = decide(compared[-1], costs)
+    final = decide(compared[-1], costs, recipe.noise)
     target = next(iter(final))
     found = []
     for this, comparison in reversed(list(zip(rounds, compared, strict=True))):

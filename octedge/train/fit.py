@@ -68,7 +68,7 @@ def fit(trial: Trial, course: Course, folder: Path, until: int | None = None) ->
     With `until` it stops after that many of the recipe's steps, with a validation, to be gone on with by a course that
     resumes; returned are the best scores up to there. Killed at any time and resumed, it ends with the same weights.
     """
-    recipe, split = course.recipe, course.split
+    recipe, split = course.recipe.of(trial.name), course.split
     end = min(until or recipe.steps, recipe.steps)
     make_folder(folder)
     training = start(recipe, trial)

@@ -1,13 +1,14 @@
-"""The grid around the target: which shapes and window widths are tried, and the recipe of each trial."""
+"""The grid around the target: which shapes and window widths are tried, and the recipe whose candidates they are."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from octedge.errors import UsageError
 from octedge.train.networks import Shape
-from octedge.train.recipe import Recipe, Tune
+from octedge.train.recipe import Recipe
 
 AXES = {"convs": "c", "kernels": "k", "downs": "d", "widest": "x"}  # fields that are varied, and their letter in a trial's name
 
@@ -59,24 +60,22 @@ def grid(recipe: Recipe, target: str) -> tuple[Point, ...]:
     if any(value < 1 for values in (*axes.values(), wanted.windows) for value in values):
         raise UsageError("[tune] holds a value below 1; convs, kernels, downs, widest and windows are numbers from 1")
     shapes = [msgspec.structs.replace(shape, **dict(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())]
-    windows = wanted.windows or (recipe.sampling.window,)
+    windows = wanted.windows or (recipe.windows.get(target, recipe.sampling.window),)
     points = tuple(dict.fromkeys(Point(each, window) for each in shapes for window in windows))
-    for point in points:
-        recipe_of(point, recipe, target)
+    varied(recipe, points)
     return points
 
 
-def recipe_of(point: Point, recipe: Recipe, target: str, steps: int | None = None) -> Recipe:
-    """The recipe of one trial: the target alone, in another shape, one seed, windows that overlap by the same share.
+def varied(recipe: Recipe, points: Sequence[Point]) -> Recipe:
+    """The recipe whose candidates are points of the grid, with one seed and the rungs and noise of [tune].
 
-    Raises `UsageError` where the window or a height is not on the shape's grid.
+    Raises `UsageError` where a window or a height is not on a shape's grid.
     """
-    sampling = recipe.sampling
-    stride = max(1, point.window * sampling.stride // sampling.window)
-    sampling = msgspec.structs.replace(sampling, window=point.window, stride=stride)
-    what = {"candidates": {target: point.shape}, "sampling": sampling, "steps": steps or recipe.steps, "seeds": recipe.seeds[:1]}
-    alone = {"tune": Tune(), "rungs": (), "minutes_per_trial": 0}  # comparing is the tuning's affair, not the trial's
+    wanted = recipe.tune
+    rungs = sorted({round(share * recipe.steps) for share in wanted.rungs} - {0, recipe.steps})
+    candidates = {"candidates": {point.name: point.shape for point in points}, "windows": {point.name: point.window for point in points}}
+    rule = {"seeds": recipe.seeds[:1], "rungs": tuple(rungs), "noise": wanted.noise, "tune": msgspec.structs.replace(wanted, target="")}
     try:
-        return msgspec.structs.replace(recipe, **what, **alone)
+        return msgspec.structs.replace(recipe, **candidates, **rule)
     except UsageError as error:
-        raise UsageError(f"trial {point.name} of [tune]: {error}") from error
+        raise UsageError(f"[tune]: {error}") from error

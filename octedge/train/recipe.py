@@ -44,8 +44,7 @@ class Tune(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """What `octedge tune` tries around the target: every combination of the values given; an axis left out keeps the target's value.
 
     `target` names a candidate (none: the one a finished run selected, or the only one); `windows` are widths of training
-    windows in columns; after each of `rungs` (shares of the steps) the worse half of the trials stops; trials whose IoU
-    differs by no more than `noise` count as equal.
+    windows in columns; `rungs` are shares of the steps, after which the worse stop; `noise` as in a recipe.
     """
 
     target: str = ""
@@ -60,8 +59,6 @@ class Tune(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def __post_init__(self) -> None:
         if list(self.rungs) != sorted(set(self.rungs)) or not all(0 < rung < 1 for rung in self.rungs):
             raise UsageError(f"tune.rungs {list(self.rungs)} given; needed are rising shares of the steps between 0 and 1, as [0.25, 0.5]")
-        if not 0 <= self.noise < 1:
-            raise UsageError(f"tune.noise {self.noise} given; needed is a difference of IoU from 0 to below 1, as 0.002")
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,6 +70,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     source: tuple[AnySource, ...] = ()
     split: SplitRule = SplitRule()
     candidates: dict[str, Shape]
+    windows: dict[str, int] = {}  # of candidates that are trained on windows of another width than the sampling's
     structures: tuple[str, ...] = KEYS
     sampling: Sampling = Sampling()
     finish: Finish = Finish()
@@ -81,6 +79,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     steps: int = 2000
     rungs: tuple[int, ...] = ()  # after so many steps candidates are ranked, and the best `keep` of them alone go on
     keep: float = 0.5
+    noise: float = 0.0001  # differences in score that count as none where too few patients allow no interval
     minutes_per_trial: float = 0  # above 0: every candidate takes as many steps as its pace allows; rungs move along
     rate: float = 3e-3
     decay: float = 1e-4
@@ -99,15 +98,12 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise UsageError(f"the recipe has schema {self.schema}, this octedge reads schema 1; use a matching octedge")
         if min(self.steps, self.validate_every, self.save_every) < 1:
             raise UsageError("needed are steps, validate_every and save_every of 1 or more")
-        grids = [1 << shape.downs for shape in self.candidates.values()]
-        if not grids:
+        if not self.candidates:
             raise UsageError("the recipe has no candidates; add [candidates.NAME] with convs, kernels, downs")
         self._check_rungs()
         if not 0 < self.sampling.stride < self.sampling.window:
             raise UsageError(f"stride {self.sampling.stride} must be above 0 and below the window {self.sampling.window}")
-        for size in (self.sampling.window, *self.sampling.heights):
-            if size % max(grids):
-                raise UsageError(f"window and heights must be multiples of 2^downs = {max(grids)}; got {size}")
+        self._check_sizes()
         for height in self.sampling.heights:
             if height & (height - 1):
                 raise UsageError(f"height {height} is not a power of two")
@@ -115,11 +111,29 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             got = f"strength {self.sampling.strength:g} and rare {self.sampling.rare:g}"
             raise UsageError(f"{got} given; needed are a strength above 0, at most 2 (none: augment = false), and rare from 0 to 1")
 
+    def _check_sizes(self) -> None:
+        strange = self.windows.keys() - self.candidates.keys()
+        if strange:
+            raise UsageError(f"windows are given for {', '.join(sorted(strange))}; the candidates are {', '.join(self.candidates)}")
+        for name, shape in self.candidates.items():
+            for size in (self.windows.get(name, self.sampling.window), *self.sampling.heights):
+                if size < 1 or size % (1 << shape.downs):
+                    raise UsageError(f"candidate {name}: window and heights must be multiples of 2^downs = {1 << shape.downs}; got {size}")
+
     def _check_rungs(self) -> None:
         if list(self.rungs) != sorted({rung for rung in self.rungs if 0 < rung < self.steps}):
             raise UsageError(f"rungs {list(self.rungs)} given; needed are rising numbers of steps between 0 and steps = {self.steps}")
         if not (0 < self.keep < 1 and self.minutes_per_trial >= 0 and len(set(self.seeds)) == len(self.seeds) > 0):
             raise UsageError("needed are keep between 0 and 1, minutes_per_trial 0 or above, and one or more seeds, all different")
+        if not 0 <= self.noise < 1:
+            raise UsageError(f"noise {self.noise} given; needed is a difference of scores from 0 to below 1, as 0.002")
+
+    def of(self, name: str) -> "Recipe":
+        """The recipe of one candidate alone; its windows, where they have another width, overlap by the same share."""
+        sampling = self.sampling
+        window = self.windows.get(name, sampling.window)
+        sampling = msgspec.structs.replace(sampling, window=window, stride=max(1, window * sampling.stride // sampling.window))
+        return msgspec.structs.replace(self, candidates={name: self.candidates[name]}, sampling=sampling, windows={})
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -3,7 +3,8 @@
 Stopping goes by rank alone, for it saves time and judges nobody: after each of the recipe's `rungs` the candidates are
 ranked by score, the best `keep` of them (rounded up) go on, and the others stop with all their seeds. All are on the full
 schedule from the first step, so that those that go on are those that were compared. What is left after the last rung is
-trained in full and compared by the rule in `choice.py`.
+trained in full and compared by the rule in `choice.py`. Trials are jobs, which this process does one after the other, or a
+cluster many at once.
 
 A run folder further holds `rounds.json`, what was decided so far, so that a resumed run decides the same, and at the end
 `selection.json`.
@@ -13,14 +14,14 @@ import hashlib
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from octedge.errors import UsageError
-from octedge.results.files import write_json
+from octedge.results.files import make_folder, write_json
 from octedge.train.choice import Comparison, select
 from octedge.train.cohort import Set, Split
 from octedge.train.fit import Course, Trial, fit
@@ -35,6 +36,30 @@ __all__ = ["Candidate", "Selection", "SplitRecord", "choose", "read_selection", 
 
 Cost = Callable[[Family], float]
 PACE_STEPS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A trial up to a rung: its recipe, its run's folder, and after how many of the recipe's steps it stops."""
+
+    trial: Trial
+    recipe: Recipe
+    run: Path
+    until: int
+
+
+Pool = Callable[[Sequence[Job]], list[Scores]]
+
+
+def work(job: Job, split: Split) -> Scores:
+    """Do a job from wherever it was: what a cluster's machines run, again where a machine has died.
+
+    Raises `UsageError` where the run's folder cannot be seen.
+    """
+    if not job.run.is_dir():
+        what = "a worker does not see the run's folder"
+        raise UsageError(f"{what}; on a cluster of several machines --out must lie on a file system that all of them share")
+    return fit(job.trial, Course(job.recipe, split, quiet, resume=True), job.trial.folder(job.run), job.until)
 
 
 class SplitRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,17 +80,17 @@ class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: int = 1
 
 
-def train_all(course: Course, run: Path, cost: Cost | None = None) -> Selection:
+def train_all(course: Course, run: Path, cost: Cost | None = None, pool: Pool | None = None) -> Selection:
     """Train and compare the candidates of a recipe; everything is left in the folder `run`.
 
     `cost` gives the milliseconds of a candidate on the target engine; without it 10^9 multiply-adds on 512 x 512 count.
+    `pool` does the jobs of a rung, if not this process; it always goes on from what lies in the folder.
     Of several processes the first one writes.
     Raises `UsageError` where the validation sets have no layers to score, or a resumed run was of another recipe.
     """
     recipe = course.recipe
-    if not any(each.examples and any(map(is_layer, each.groups)) for each in course.split.validation):
-        raise UsageError("no validation patient has annotated layers to compare candidates by; hold some back (validation_share)")
-    run.mkdir(parents=True, exist_ok=True)
+    require_layers(course.split)
+    make_folder(run)
     progress = _begin(course, run)
     _record(recipe, course.split, run)
     costs, unit = _costs(recipe, cost), "ms" if cost else "GMAC"
@@ -73,18 +98,24 @@ def train_all(course: Course, run: Path, cost: Cost | None = None) -> Selection:
     for rung in recipe.rungs[len(progress.rounds) :]:
         if len(names) == 1:
             break
-        found = _train(names, course, run, progress, rung)
+        found = _round(rung, _jobs(names, recipe, run, progress.steps, rung), pool or _here(course))
         names = tuple(Comparison.of(found.scores).ranked(costs)[: math.ceil(recipe.keep * len(names))])
         progress = msgspec.structs.replace(progress, rounds=(*progress.rounds, msgspec.structs.replace(found, stayed=names)))
         _write(progress, run / "rounds.json")
         course.say(f"after {rung} steps {', '.join(names)} of {', '.join(found.scores)} go on")
         course = replace(course, resume=True)
-    last = _train(names, course, run, progress, recipe.steps)
+    last = _round(recipe.steps, _jobs(names, recipe, run, progress.steps, recipe.steps), pool or _here(course))
     selection = select(recipe, (*progress.rounds, last), costs, unit)
     _write(selection, run / "selection.json")
     for line in selection.table().splitlines():
         course.say(line)
     return selection
+
+
+def require_layers(split: Split) -> None:
+    """Raise `UsageError` where there is nothing to compare candidates by."""
+    if not any(each.examples and any(map(is_layer, each.groups)) for each in split.validation):
+        raise UsageError("no validation patient has annotated layers to compare candidates by; hold some back (validation_share)")
 
 
 def choose(recipe: Recipe, steps: int, scores: Mapping[Trial, Scores], cost: Cost | None = None) -> Selection:
@@ -158,15 +189,22 @@ def _steps(name: str, course: Course) -> int:
     return steps
 
 
-def _train(names: tuple[str, ...], course: Course, run: Path, progress: Progress, rung: int) -> Round:
-    """Train the named candidates with every seed up to a rung; where they differ in steps, to the same share of them."""
+def _here(course: Course) -> Pool:
+    """One job after the other, in this process or these that torchrun started."""
+    return lambda jobs: [fit(job.trial, replace(course, recipe=job.recipe), job.trial.folder(job.run), job.until) for job in jobs]
+
+
+def _jobs(names: tuple[str, ...], recipe: Recipe, run: Path, steps: Mapping[str, int], rung: int) -> list[Job]:
+    """The named candidates with every seed up to a rung; where they differ in steps, to the same share of them."""
+    until = {name: max(1, round(rung * steps[name] / recipe.steps)) for name in names}
+    return [Job(Trial(name, seed), _own(recipe, steps[name]), run, until[name]) for name in names for seed in recipe.seeds]
+
+
+def _round(rung: int, jobs: Sequence[Job], pool: Pool) -> Round:
     found: Results = {}
-    until = {name: max(1, round(rung * progress.steps[name] / course.recipe.steps)) for name in names}
-    for name in names:
-        own = replace(course, recipe=_own(course.recipe, progress.steps[name]))
-        trials = [Trial(name, seed) for seed in course.recipe.seeds]
-        found[name] = {trial.seed: fit(trial, own, trial.folder(run), until[name]) for trial in trials}
-    return Round(rung, until, found)
+    for job, scores in zip(jobs, pool(jobs), strict=True):
+        found.setdefault(job.trial.name, {})[job.trial.seed] = scores
+    return Round(rung, {job.trial.name: job.until for job in jobs}, found)
 
 
 def _own(recipe: Recipe, steps: int) -> Recipe:

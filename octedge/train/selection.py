@@ -17,10 +17,9 @@ from octedge.train.validate import Scores, SetScores, is_layer
 RULE = (
     "score = mean of the mean IoU over the sources and the IoU of the worst vendor, over all seeds; leader = highest score; "
     f"no difference = the 95 % interval of the difference to the leader, the same patients and seeds drawn for both, {RESAMPLES} times, "
-    "includes 0 (where too few patients allow no interval: equal to 0.0001); "
+    "includes 0 (where too few patients allow no interval: it is at most the recipe's noise); "
     "target = the cheapest of the leader and those no different from it"
 )
-EQUAL = 4  # decimals
 Verdict = Literal["target", "no difference", "worse", "undecided", "stopped"]
 Judgement = tuple[Verdict, str]  # and the reason
 Results = dict[str, dict[int, Scores]]  # candidate -> seed -> scores
@@ -38,11 +37,10 @@ class Estimate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         span = "" if self.low is None or self.high is None else f" [{self.low:{form}} {self.high:{form}}]"
         return f"{self.value:{form}}{span}"
 
-    @property
-    def includes_zero(self) -> bool:
-        """Whether a difference may be none; without an interval only equal ones are known to be."""
+    def may_be_none(self, noise: float) -> bool:
+        """Whether a difference may be none: the interval includes 0; without one, it is at most `noise`."""
         if self.low is None or self.high is None:
-            return round(abs(self.value), EQUAL) == 0
+            return round(abs(self.value), 9) <= noise
         return round(self.low, 9) <= 0 <= round(self.high, 9)
 
 

@@ -12,9 +12,11 @@ import pytest
 
 from octedge.errors import UsageError
 from octedge.train.cluster import cluster
-from octedge.train.fit import Course, fit
-from octedge.train.networks import UNet
-from octedge.train.tune import Job, at_home, work
+from octedge.train.fit import Course, Trial, fit
+from octedge.train.networks import UNet, build, parameters
+from octedge.train.recipe import Tune
+from octedge.train.select import Job, work
+from octedge.train.tune import Budget, Study, tune
 from tests.train.tiny import RECIPE, SPLIT, quiet
 
 pytestmark = [
@@ -24,11 +26,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:FutureWarning:ray"),
 ]
 SMALL = msgspec.structs.replace(RECIPE, candidates={"a": UNet(convs=1, kernels=2, downs=2)}, steps=6, validate_every=2)
+TUNED = msgspec.structs.replace(SMALL, tune=Tune(kernels=(2, 3), rungs=(0.5,)))
+BUDGET = Budget(1e9, lambda shapes: [float(parameters(build(shape, 3))) for shape in shapes], "a made-up engine")
+STUDY = Study(TUNED, "a", SPLIT, BUDGET, Path("run"))
 
 
 def job(run, until=4):
     run.mkdir(parents=True, exist_ok=True)
-    return Job(SMALL, run, until)
+    return Job(Trial("a", 1), SMALL, run, until)
 
 
 def work_that_is_killed_once(job, split):
@@ -50,17 +55,18 @@ def test_a_killed_worker_loses_nothing_and_a_cluster_scores_as_one_process_does(
         with pytest.raises(UsageError, match="this trial is wrong"):
             pool([job(tmp_path / "wrong"), job(tmp_path / "beside")])
         second = pool([job(tmp_path / "killed", 6)])
+        tuned = tune(replace(STUDY, run=tmp_path / "tuned"), quiet, pool)
         addresses = listening()
-    home = at_home(SPLIT, quiet)
-    assert first == home([job(tmp_path / "home")]) * 2  # the same recipe in all folders, killed or not
-    assert second == home([job(tmp_path / "home", 6)])
+    assert first == [work(job(tmp_path / "home"), SPLIT)] * 2  # the same recipe in all folders, killed or not
+    assert second == [work(job(tmp_path / "home", 6), SPLIT)]
+    assert tuned == tune(replace(STUDY, run=tmp_path / "tuned at home"), quiet)
     assert (tmp_path / "fine" / "begun").read_text() == "x"
     assert (tmp_path / "killed" / "begun").read_text() == "xxx"  # begun, tried again, gone on with
-    assert (tmp_path / "beside" / "a" / "seed1" / "scores-4.json").exists()
+    assert (tmp_path / "beside" / "a" / "seed1" / "scores.json").exists()
     assert all(address.startswith(("127.", "[::ffff:127.", "[::1]")) for address in addresses), addresses
-    stamp = (tmp_path / "killed" / "a" / "seed1" / "weights.pt").stat().st_mtime_ns
-    assert home([job(tmp_path / "killed", 6)]) == second
-    assert (tmp_path / "killed" / "a" / "seed1" / "weights.pt").stat().st_mtime_ns == stamp
+    stamp = (tmp_path / "killed" / "a" / "seed1" / "state.pt").stat().st_mtime_ns
+    assert [work(job(tmp_path / "killed", 6), SPLIT)] == second
+    assert (tmp_path / "killed" / "a" / "seed1" / "state.pt").stat().st_mtime_ns == stamp  # nothing was left to train
 
 
 def listening() -> list[str]:

@@ -100,6 +100,14 @@ def test_two_patients_give_no_interval_and_no_verdict():
     assert "[" not in selection.table().splitlines()[1]
 
 
+def test_without_an_interval_a_difference_within_the_recipes_noise_is_none():
+    rows = trials({"a": 0.8, "b": 0.799}, patients=2)
+    assert verdicts(choose(RECIPE, 5, rows)) == {"a": "target", "b": "undecided"}
+    assert verdicts(choose(msgspec.structs.replace(RECIPE, noise=0.002), 5, rows)) == {"b": "target", "a": "no difference"}
+    with pytest.raises(UsageError, match=r"noise 1 given"):
+        msgspec.structs.replace(RECIPE, noise=1)
+
+
 def test_the_best_seed_is_the_one_with_the_highest_score():
     rows = {Trial("a", 1): made(0.7), Trial("a", 5): made(0.8), Trial("a", 9): made(0.75)}
     assert choose(RECIPE, 5, rows).target.best == 5

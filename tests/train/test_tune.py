@@ -1,22 +1,26 @@
-"""Tuning: the grid, halving and choice by themselves, then a whole small run, killed and resumed."""
+"""Tuning: the grid and the front by themselves, then a whole small run, killed and resumed."""
 
 from dataclasses import replace
+from functools import cache
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octedge.cli import main
 from octedge.errors import UsageError
-from octedge.train.fit import fit
-from octedge.train.grid import grid, target_of
+from octedge.train import fit as loop
+from octedge.train.fit import Trial
+from octedge.train.grid import grid, target_of, varied
 from octedge.train.networks import Family, UNet
 from octedge.train.pareto import front, picture
 from octedge.train.recipe import Tune, read_recipe, write_recipe
-from octedge.train.select import read_selection
-from octedge.train.tune import Budget, Study, at_home, choose, halve, rungs_of, tune
-from octedge.train.tuning import Tried, Tuning
+from octedge.train.select import choose, read_selection
+from octedge.train.selection import Estimate
+from octedge.train.tune import Budget, Study, tune
+from octedge.train.tuning import Tuning
+from octedge.train.validate import Counts, Scores, SetScores
 from tests.train.tiny import RECIPE, SPLIT, quiet
 
 CANDIDATES = {"a": UNet(convs=1, kernels=2, downs=2)}
@@ -31,10 +35,6 @@ def cost(shapes):
 
 def study(run, **changes):
     return replace(Study(SMALL, "a", SPLIT, Budget(5, cost, "a made-up engine"), run), **changes)
-
-
-def tried(name, ms, iou=None, stopped=""):
-    return Tried(name=name, shape=UNet(), window=32, parameters=1, ms=ms, iou={} if iou is None else {4: iou}, stopped=stopped)
 
 
 def test_the_grid_is_every_combination_and_keeps_what_is_not_varied():
@@ -79,96 +79,101 @@ def test_the_target_is_named_or_selected_or_the_only_one():
         target_of(two, "c")
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_halving_stops_the_worse_half_and_never_the_best(values):
-    iou = {f"t{index}": value for index, value in enumerate(values)}
-    asked = []
-
-    def train(names, rung):
-        asked.append((rung, len(names)))
-        return [iou[name] for name in names]
-
-    found = halve([tried(name, 1.0) for name in iou], (1, 2, 4), train)
-    sizes = [len(values), (len(values) + 1) // 2, ((len(values) + 1) // 2 + 1) // 2]
-    assert asked == list(zip((1, 2, 4), sizes, strict=True))
-    assert sorted(each.name for each in found) == sorted(iou)
-    ended = [each for each in found if not each.stopped]
-    assert len(ended) == sizes[-1]
-    assert min(each.last for each in ended) >= max([each.last for each in found if each.stopped], default=0)
+def test_the_grid_becomes_the_candidates_of_a_recipe_each_with_its_windows():
+    recipe = varied(SMALL, grid(SMALL, "a"))
+    name = "c1-k3-d2-x96-w64"
+    assert len(recipe.candidates) == 6
+    assert (recipe.rungs, recipe.noise, recipe.tune.target) == ((2,), TUNE.noise, "")
+    own = recipe.of(name)
+    assert own.candidates == {name: UNet(convs=1, kernels=3, downs=2)}
+    assert (own.sampling.window, own.sampling.stride, own.sampling.heights) == (64, 32, SMALL.sampling.heights)
+    assert recipe.of("c1-k3-d2-x96-w32").sampling == SMALL.sampling
+    assert own.of(name) == own
+    few = varied(msgspec.structs.replace(SMALL, tune=Tune(kernels=(2,), rungs=(0.1, 0.2, 0.95))), grid(SMALL, "a"))
+    assert few.rungs == (1,)
 
 
-def test_rungs_are_shares_of_the_steps_and_end_with_all_of_them():
-    assert rungs_of((0.25, 0.5), 100) == (25, 50, 100)
-    assert rungs_of((0.1, 0.2), 2) == (1, 2)
+def test_windows_of_a_candidate_that_is_not_there_are_refused():
+    with pytest.raises(UsageError, match="windows are given for b; the candidates are a"):
+        msgspec.structs.replace(SMALL, windows={"b": 64})
 
 
-def test_the_choice_is_the_highest_or_the_fastest_within_noise_of_it():
-    slow, near, far = tried("slow", 9, 0.9), tried("near", 5, 0.8985), tried("far", 1, 0.89)
-    assert choose([slow, near, far], 0.002)[0] == near
-    chosen, reason = choose([slow, near, far], 0.001)
-    assert chosen == slow
-    assert "highest" in reason
+@cache
+def candidate():
+    scores = Scores({"x": SetScores("maker", ("nfl",), (), {"someone": Counts((7,), (9,), (9,), (), (), ())})})
+    return choose(SMALL, 4, {Trial("a", 1): scores}).target
 
 
-def test_the_front_leaves_out_who_is_slower_and_not_better():
-    fast, slow, lost = tried("fast", 1, 0.5), tried("slow", 3, 0.7), tried("lost", 2, 0.5)
-    assert front([slow, lost, fast]) == [fast, slow]
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=12))
+@settings(deadline=None)
+def test_the_front_holds_whoever_is_beaten_by_none(pairs):
+    trials = [msgspec.structs.replace(candidate(), cost=float(ms), mean=Estimate(float(iou))) for ms, iou in pairs]
+    found = front(trials)
+    assert [each.cost for each in found] == sorted({each.cost for each in found})
+    for each in trials:
+        beaten = any(other.iou >= each.iou and other.cost <= each.cost for other in found if other != each)
+        assert beaten or each in found
 
 
 def test_a_budget_that_nothing_meets_names_the_fastest_shape_and_trains_nothing(tmp_path):
     with pytest.raises(UsageError, match=r"budget of 1 ms: the fastest is c1-k2-d2-x96 with 2\.0 ms"):
-        tune(study(tmp_path / "run", budget=Budget(1, cost, "here")), at_home(SPLIT, quiet), quiet)
+        tune(study(tmp_path / "run", budget=Budget(1, cost, "here")), quiet)
     assert not (tmp_path / "run").exists()
 
 
+def test_nothing_to_compare_by_is_said_before_anything_is_measured(tmp_path):
+    with pytest.raises(UsageError, match="hold some back"):
+        tune(study(tmp_path / "run", split=replace(SPLIT, validation=()), budget=Budget(5, None, "here")), quiet)
+
+
 def test_a_killed_tuning_goes_on_and_repeats_nothing(tmp_path, monkeypatch):
-    whole = tune(study(tmp_path / "whole"), at_home(SPLIT, quiet), quiet)
-    assert {each.name for each in whole.trials if each.stopped == "over 5 ms"} == {"c1-k8-d2-x96-w32", "c1-k8-d2-x96-w64"}
-    assert sorted(len(each.iou) for each in whole.trials) == [0, 0, 1, 1, 2, 2]
-    assert not (tmp_path / "whole" / "c1-k8-d2-x96-w32").exists()
-    assert read_selection(tmp_path / "whole" / whole.chosen).target.name == "a"
-    assert read_recipe(tmp_path / "whole" / whole.chosen / "recipe.json").steps == 4
-    fitted = []
+    steps = []
+    train_step = loop.train_step
 
     class Killed(Exception):
         pass
 
-    def killed_at_the_sixth(trial, course, folder, until):
-        fitted.append(until)
-        if len(fitted) == 6:
+    def counted(training, batch):
+        if len(steps) == 11:
+            steps.append("killed")
             raise Killed
-        return fit(trial, course, folder, until)
+        steps.append(training.recipe.steps)
+        return train_step(training, batch)
 
-    monkeypatch.setattr("octedge.train.tune.fit", killed_at_the_sixth)
+    tuning, whole = tune(study(tmp_path / "whole"), quiet)
+    monkeypatch.setattr(loop, "train_step", counted)
+    assert tuning.over == {"c1-k8-d2-x96": 8.0}
+    assert sorted((each.name, each.steps) for each in whole.candidates if each.verdict != "stopped") == sorted(
+        (each, 4) for each in whole.rounds[0].stayed
+    )
+    assert [each.steps for each in whole.candidates] == [4, 4, 2, 2]
+    assert all(each.cost == cost([UNet(kernels=int(each.name[4]))])[0] for each in whole.candidates)
+    assert read_selection(tmp_path / "whole") == whole
+    assert not (tmp_path / "whole" / "c1-k8-d2-x96-w32").exists()
     run = study(tmp_path / "run")
     with pytest.raises(Killed):
-        tune(run, at_home(SPLIT, quiet), quiet)
+        tune(run, quiet)
     with pytest.raises(UsageError, match="--resume"):
-        tune(run, at_home(SPLIT, quiet), quiet)
-    assert tune(replace(run, resume=True), at_home(SPLIT, quiet), quiet) == whole
-    assert fitted == [2, 2, 2, 2, 4, 4, 4]
-    assert msgspec.json.decode((tmp_path / "run" / "tune.json").read_bytes(), type=Tuning) == whole
-    assert whole.chosen in whole.table()
-    with pytest.raises(UsageError, match="measured on a made-up engine, now it is another"):
-        tune(replace(run, resume=True, budget=Budget(5, cost, "another")), at_home(SPLIT, quiet), quiet)
-    with pytest.raises(UsageError, match="another recipe"):
-        tune(replace(run, resume=True, recipe=msgspec.structs.replace(SMALL, rate=1.0)), at_home(SPLIT, quiet), quiet)
-
-
-def test_minutes_bound_the_steps_of_every_trial(tmp_path):
-    short = replace(study(tmp_path / "run", minutes=1e-9), recipe=msgspec.structs.replace(SMALL, steps=9))
-    assert tune(short, at_home(SPLIT, quiet), quiet).steps == 1
-
-
-def test_the_picture_is_written(tmp_path):
-    half, over = tried("half", 4, 0.6, "worse half after 2 steps"), tried("over", 9, stopped="over 6 ms")
-    trials = (tried("fast", 2, 0.71), half, tried("good", 5, 0.80), over)
-    tuning = Tuning(
-        target="a", where="ort, 496 x 768", budget_ms=6, steps=4, rungs=(2, 4), noise=0.002,
-        chosen="good", reason="highest IoU within the budget (0.8000)", trials=trials,
-    )  # fmt: skip
-    picture(tuning, tmp_path / "tune.png")
+        tune(run, quiet)
+    again = replace(run, resume=True)
+    assert tune(replace(again, budget=Budget(5, None, "a made-up engine")), quiet) == (tuning, whole)  # measured once
+    assert len(steps) == 1 + 4 * 2 + 2 * 2 + 1  # one step was killed, one lost with it
+    assert msgspec.json.decode((tmp_path / "run" / "tune.json").read_bytes(), type=Tuning) == tuning
+    assert read_recipe(tmp_path / "run" / "recipe.json").of(whole.target.name).sampling.window == int(whole.target.name[-2:])
+    picture(tuning, whole, tmp_path / "tune.png")
     assert (tmp_path / "tune.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UsageError, match="measured on a made-up engine, now it is another"):
+        tune(replace(again, budget=Budget(5, cost, "another")), quiet)
+    with pytest.raises(UsageError, match="begun with another recipe: rate"):
+        tune(replace(again, recipe=msgspec.structs.replace(SMALL, rate=1.0)), quiet)
+    with pytest.raises(UsageError, match="another grid"):
+        tune(replace(again, recipe=msgspec.structs.replace(SMALL, tune=Tune(kernels=(2,)))), quiet)
+
+
+def test_minutes_bound_every_trial_at_its_own_pace(tmp_path):
+    recipe = msgspec.structs.replace(SMALL, minutes_per_trial=1e-9, tune=Tune(kernels=(2,), windows=(32,)))
+    _, selection = tune(study(tmp_path / "run", recipe=recipe), quiet)
+    assert [each.steps for each in selection.candidates] == [1]
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
