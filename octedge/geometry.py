@@ -144,28 +144,33 @@ def scaled_rows(rows: int, factor: float) -> int:
 
 def resample_rows(image: NDArray[Any], rows: int) -> NDArray[Any]:
     """Scale (H, W) to (`rows`, W), same type: the mean over the old rows that a new row covers, linear between rows when enlarging."""
-    if rows == image.shape[0]:
+    old = len(image)
+    if rows == old:
         return image
-    scaled = _row_weights(image.shape[0], rows) @ image.astype(np.float32)
+    scaled = _covered(image, rows) if rows < old else _between(image, rows)
     rounded: NDArray[Any] = np.rint(scaled) if np.issubdtype(image.dtype, np.integer) else scaled
-    return rounded.astype(image.dtype)
+    return rounded.astype(image.dtype, copy=False)
 
 
-@lru_cache(maxsize=16)
-def _row_weights(old: int, new: int) -> NDArray[np.float32]:
-    """(new, old) weights, each row summing to 1."""
-    width = max(1.0, old / new)
-    centres = (np.arange(new) + 0.5) * old / new
-    if old > new:  # box over the covered interval
-        edges = np.arange(old + 1)
-        low, high = (centres - width / 2)[:, None], (centres + width / 2)[:, None]
-        weights = np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, None)
-    else:  # linear between centres, the nearest row at the border
-        position = np.clip(centres - 0.5, 0, old - 1)[:, None]
-        weights = np.clip(1 - np.abs(np.arange(old) - position), 0, None)
-    weights = np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
-    weights.flags.writeable = False  # the cached array is shared
-    return weights
+def _covered(image: NDArray[Any], rows: int) -> NDArray[np.floating]:
+    """The mean over the rows that each of fewer rows covers: differences of the running sum, whatever the factor."""
+    old = len(image)
+    sums = np.zeros((old + 1, *image.shape[1:]))
+    np.cumsum(image, axis=0, out=sums[1:])
+    edges = np.arange(rows + 1) * (old / rows)
+    above = np.minimum(edges.astype(np.intp), old - 1)
+    sums = sums[above] + (edges - above)[:, None] * image[above]
+    return np.asarray(np.diff(sums, axis=0) * (rows / old))
+
+
+def _between(image: NDArray[Any], rows: int) -> NDArray[np.floating]:
+    """More rows, each between the two nearest; the nearest alone at the border."""
+    old = len(image)
+    centre = np.clip((np.arange(rows) + 0.5) * old / rows - 0.5, 0, old - 1)
+    above = np.minimum(centre.astype(np.intp), max(old - 2, 0))
+    part = (centre - above).astype(np.float32)[:, None]
+    image = image.astype(np.float32, copy=False)
+    return np.asarray(image[above] * (1 - part) + image[np.minimum(above + 1, old - 1)] * part)
 
 
 def rows_to_original(depth: NDArray[np.floating], old: int, new: int) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from octedge.geometry import resample_rows
 from octedge.metrics import IGNORED
 from octedge.phantom_look import blur
 
@@ -207,24 +208,8 @@ def scale(rng: Rng, strength: float = 1.0) -> Scale:
 def scaled(image: Bytes, reference: Bytes, size: tuple[int, int]) -> tuple[Bytes, Bytes]:
     """Image and reference (H, W) on `size` (rows, columns): the image by area or linearly, the reference from the pixel at each centre."""
     row, column = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, image.shape, strict=True))
-    grey = _on_rows(_on_rows(image.astype(np.float32), size[0]).T, size[1]).T
+    grey = resample_rows(resample_rows(image.astype(np.float32), size[0]).T, size[1]).T
     return np.ascontiguousarray(np.rint(grey).astype(np.uint8)), reference[row[:, None], column]
-
-
-def _on_rows(image: Floats, rows: int) -> Floats:
-    """What `geometry.resample_rows` does, in a time that does not grow with the factor: a new size is drawn for every sample."""
-    old = len(image)
-    if rows < old:  # the mean over the rows that a new row covers: differences of the running sum
-        sums = np.zeros((old + 1, image.shape[1]), np.float32)
-        np.cumsum(image, axis=0, out=sums[1:])
-        edges = np.arange(rows + 1) * (old / rows)
-        below = np.minimum(edges.astype(np.intp), old - 1)
-        at = sums[below] + (edges - below).astype(np.float32)[:, None] * image[below]
-        return np.asarray(np.diff(at, axis=0) * np.float32(rows / old))
-    centre = np.clip((np.arange(rows) + 0.5) * old / rows - 0.5, 0, old - 1)
-    below = np.minimum(centre.astype(np.intp), max(old - 2, 0))
-    part = (centre - below).astype(np.float32)[:, None]
-    return np.asarray(image[below] * (1 - part) + image[np.minimum(below + 1, old - 1)] * part)
 
 
 def shifts(columns: int, rng: Rng, strength: float = 1.0) -> NDArray[np.intp]:
