@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from octedge.anatomy import is_ordered, surface_names
 from octedge.metrics import IGNORED, Overlap
 from octedge.train.cohort import Example, Set
-from octedge.train.labelmaps import merge_table, to_groups
+from octedge.train.labelmaps import merge_table, same_surfaces, to_groups
 from octedge.train.validate import Answer, Decoder, SetScores, is_layer, score
 
 WHISKERS = (5, 95)  # percentiles at the ends of a box plot's whiskers
@@ -85,11 +85,9 @@ def look_at(decoder: Decoder, structures: tuple[str, ...], data: Set) -> Iterato
 
 def _seen(answer: Answer, structures: tuple[str, ...], one: Set) -> Seen:
     example = one.examples[0]
-    own, marked = surface_names(structures), surface_names(one.groups)
+    own, marked = same_surfaces(structures, one.groups)
     surfaces = np.full(example.surfaces.shape, np.nan)
-    for row, name in enumerate(marked):
-        if name in own:
-            surfaces[row] = answer.surfaces[own.index(name)]
+    surfaces[marked] = answer.surfaces[own]
     predicted = to_groups(answer.labels, merge_table(structures, one.groups))
     return Seen(example, predicted, surfaces, score(lambda _: answer, structures, (one,)).sets[one.name])
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from octedge.anatomy import KEYS, check_classes, is_ordered, members
+from octedge.anatomy import KEYS, check_classes, is_ordered, members, surface_names
 from octedge.errors import ScanError, UsageError
 from octedge.metrics import IGNORED
 
@@ -91,6 +91,16 @@ def to_groups(labels: NDArray[np.uint8], table: NDArray[np.float32]) -> NDArray[
     """Model labels (H, W) -> group indices; a class that belongs to no group becomes G."""
     lookup = np.where(table.any(axis=0), table.argmax(axis=0), len(table)).astype(np.uint8)
     return lookup[labels]
+
+
+def same_surfaces(structures: tuple[str, ...], groups: tuple[str, ...]) -> tuple[list[int], list[int]]:
+    """The surfaces of a model and the boundaries of a set that are the same, by their places in both.
+
+    A set that skips structures marks borders no model has.
+    """
+    own, marked = surface_names(structures), surface_names(groups)
+    both = [name for name in marked if name in own]
+    return [own.index(name) for name in both], [marked.index(name) for name in both]
 
 
 def group_surfaces(reference: NDArray[np.uint8], groups: tuple[str, ...]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from octedge.ordered import Chain
 from octedge.scan import Frame
 from octedge.segment import Layers, Plan, segment
 from octedge.train.cohort import Set
-from octedge.train.labelmaps import merge_table, to_groups
+from octedge.train.labelmaps import merge_table, same_surfaces, to_groups
 from octedge.train.networks import Family, Graph
 
 
@@ -169,9 +169,7 @@ def score(decoder: Decoder, structures: tuple[str, ...], sets: tuple[Set, ...]) 
 
 def _score_set(decoder: Decoder, structures: tuple[str, ...], data: Set) -> SetScores:
     table = merge_table(structures, data.groups)
-    own, marked = surface_names(structures), surface_names(data.groups)
-    wanted = [name for name in marked if name in own]  # a set that skips structures marks borders no model has
-    pick, given = [own.index(name) for name in wanted], [marked.index(name) for name in wanted]
+    pick, given = same_surfaces(structures, data.groups)
     patients: dict[str, tuple[Overlap, Distance]] = {}
     for example in data.examples:
         answer = decoder(example.image)
@@ -180,7 +178,7 @@ def _score_set(decoder: Decoder, structures: tuple[str, ...], data: Set) -> SetS
         before = patients.get(example.patient)
         patients[example.patient] = (before[0] + seen, before[1] + apart) if before else (seen, apart)
     counts = {patient: Counts.of(*found) for patient, found in patients.items()}
-    return SetScores(data.vendor, data.groups, tuple(wanted), counts)
+    return SetScores(data.vendor, data.groups, tuple(surface_names(data.groups)[index] for index in given), counts)
 
 
 def _overlap(labels: NDArray[np.uint8], layers: NDArray[np.uint8], reference: NDArray[np.uint8], groups: tuple[str, ...]) -> Overlap:
