@@ -43,7 +43,7 @@ def main() -> None:
     PAGE.write_text(HEAD + "".join(lines), encoding="utf-8", newline="\n")
 
 
-def _line(shape: Family) -> str:
+def _line(shape: Shape) -> str:
     graph = _settled(shape)
     sees = str(receptive_field(graph, 1 << shape.downs)) if shape.tiles else "all"
     tiles = "exact" if shape.tiles else "whole only"

@@ -13,7 +13,8 @@ from octedge.errors import UsageError
 from octedge.train import fit as loop
 from octedge.train.fit import Trial
 from octedge.train.grid import grid, target_of, varied
-from octedge.train.networks import Family, UNet
+from octedge.train.networks import UNet
+from octedge.train.networks.family import Common
 from octedge.train.pareto import front, picture
 from octedge.train.recipe import Tune, read_recipe, write_recipe
 from octedge.train.select import choose, read_selection
@@ -60,7 +61,7 @@ def test_a_bad_grid_is_refused(wanted, message):
 
 
 def test_a_target_without_the_fields_that_are_varied_is_refused():
-    class Plain(Family, frozen=True, kw_only=True, tag="plain"):
+    class Plain(Common, frozen=True, kw_only=True, tag="plain"):
         """A family that knows down-samplings alone."""
 
     recipe = msgspec.structs.replace(SMALL, candidates={"a": Plain(downs=2)})

@@ -1,10 +1,10 @@
 """What every family of networks is to the rest: values that are tuned, and a network made of them.
 
-A family is one file: a `Family` whose fields are what a recipe may set. Its name goes into the union in `__init__.py`;
-the recipe, its schema, the contract tests, the export and the table in docs/networks.md take it from there.
+A family is one file: a `Family` that is a `Common`, whose fields are what a recipe may set. Its name goes into the union in
+`__init__.py`; the recipe, its schema, the contract tests, the export and the table in docs/networks.md take it from there.
 """
 
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 from torch import nn
@@ -13,25 +13,32 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 Downs = Annotated[int, msgspec.Meta(ge=1, le=6)]
 
 
-class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="family"):
-    """The shape of one candidate. Every family has `downs`: heights and widths must be multiples of 2^downs.
+class Family(Protocol):
+    """The shape of one candidate; `str()` of it is the architecture in words, for the model card."""
 
-    `str()` of it is the architecture in words, for the model card.
-    """
+    @property
+    def downs(self) -> int:
+        """Heights and widths must be multiples of 2^downs."""
+
+    @property
+    def tiles(self) -> bool:
+        """Whether the family promises tiled == whole where the overlap covers the receptive field: nothing looks at the whole tile."""
+
+    def network(self, classes: int) -> nn.Module:
+        """A fresh network: float (N, 1, P, V) -> logits (N, C, P, V)."""
+
+
+class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="family"):
+    """What all families have in common."""
 
     downs: Downs = 4
 
     @property
     def tiles(self) -> bool:
-        """Whether the family promises tiled == whole where the overlap covers the receptive field: nothing looks at the whole tile."""
         return True
 
-    def network(self, classes: int) -> nn.Module:
-        """A fresh network: float (N, 1, P, V) -> logits (N, C, P, V)."""
-        raise NotImplementedError
 
-
-class Pyramid(Family, frozen=True, kw_only=True):
+class Pyramid(Common, frozen=True, kw_only=True):
     """Convolutions per level, kernels at full size (doubled per level, at most `widest`), down-samplings."""
 
     convs: Count = 2

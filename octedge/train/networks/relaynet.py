@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from octedge.train.networks.blocks import Convolutions, joined
-from octedge.train.networks.family import Count, Downs, Family, counted
+from octedge.train.networks.family import Common, Count, Downs, counted
 
 TALL = (7, 3)  # rows, columns of its kernels
 
 
-class ReLayNet(Family, frozen=True, kw_only=True, tag="relaynet"):
+class ReLayNet(Common, frozen=True, kw_only=True, tag="relaynet"):
     """Convolutions per level and kernels, the same on every level (the paper: 1, 64, 3 down-samplings)."""
 
     convs: Count = 1

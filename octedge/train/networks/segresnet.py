@@ -2,10 +2,10 @@
 
 from torch import nn
 
-from octedge.train.networks.family import Count, Downs, Family, counted
+from octedge.train.networks.family import Common, Count, Downs, counted
 
 
-class SegResNet(Family, frozen=True, kw_only=True, tag="segresnet"):
+class SegResNet(Common, frozen=True, kw_only=True, tag="segresnet"):
     """Residual blocks (two convolutions each) per level on the way down, one on the way up; kernels double per level."""
 
     blocks: Count = 1
