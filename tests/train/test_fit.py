@@ -173,7 +173,6 @@ def test_progress_says_step_loss_iou_pace_and_time_left(tmp_path):
 
 
 def test_curves_are_drawn_where_they_are_asked_for(tmp_path):
-    pytest.importorskip("tensorboard")
     fit(TRIAL, replace(QUICK, tensorboard=True), tmp_path, until=4)
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert all(name in events.read_bytes() for name in (b"loss", b"rate", b"iou/bands/vitreous"))
