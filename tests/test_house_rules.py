@@ -60,10 +60,10 @@ def test_nothing_is_unpickled() -> None:
 
 
 def test_every_dependency_is_held_at_one_version() -> None:
-    """Every requirement of the base, [cpu] and [dev] has a line in constraints.txt, torch an exact one without label."""
+    """Every requirement of the base, [cpu], [openvino] and [dev] has a line in constraints.txt, torch an exact one without label."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["cpu"], *extras["train"], *extras["export"], *extras["dev"]]
+    wanted = [*project["dependencies"], *extras["cpu"], *extras["openvino"], *extras["train"], *extras["export"], *extras["dev"]]
     names = {re.split(r"[\[<>=; ]", requirement)[0] for requirement in wanted} - {"octedge"}
     lines = [line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in lines)
