@@ -3,20 +3,29 @@
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Literal
 
-import octedge
-from octedge.edge.bundle import REFERENCE, open_bundle
-from octedge.edge.certificate import AGREEMENT, cache_folder, examine
-from octedge.edge.engine import load_engine
-from octedge.edge.machine import cores, describe
-from octedge.errors import ModelError
+import numpy as np
 
-_LATER = ("openvino", "tensorrt", "tensorrt-rtx-cu13")  # engines of later versions
+import octedge
+from octedge.edge.bundle import REFERENCE, Bundle, open_bundle
+from octedge.edge.certificate import examine
+from octedge.edge.engine import backend, load_engine
+from octedge.edge.gpu import gpus, missing
+from octedge.edge.machine import cores, describe
+from octedge.edge.places import cache_folder
+from octedge.edge.variant import FIRST, Variant
+from octedge.errors import ModelError
+from octedge.segment import plan, segment
+
+_BUILT = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}  # engine -> its library; what they run is built by `octedge prepare`
+_LOADED = {"ort": "onnxruntime", "openvino": "openvino"}  # engine -> its library; they run the bundle's files as they are
+_WRONG = 0.9  # below this share of equal labels an engine does not round, it is wrong
+_REINSTALL = "pip install --force-reinstall octedge[cpu]"
 _NO_CACHE = ": the engine is checked at every start"
 _GIB = 1 << 30
 
@@ -36,53 +45,89 @@ def findings(bundle: Path | None = None) -> Iterator[Finding]:
     yield Finding("ok", "python", f"{platform.python_version()}, octedge {octedge.__version__}")
     count = cores()
     yield Finding("ok", "machine", f"{describe()}, {count or os.cpu_count()} cores for the engine")
-    yield _onnxruntime()
-    for name in _LATER:
-        if (found := _version(name)) is not None:
-            yield Finding("note", name, f"{found} installed; not used by this version of octedge")
-    yield _model(bundle)
+    for gpu in gpus():
+        yield Finding("ok", "gpu", f"{gpu.name}, {gpu.memory / _GIB:.0f} GiB, driver {gpu.driver}")
+    packages = packages_distributions()
+    yield _onnxruntime(packages)
+    opened = _opened(bundle)
+    yield _model(opened, bundle is None) if isinstance(opened, Bundle) else opened
+    for engine, library in (_LOADED | _BUILT).items():
+        if installed := sorted(set(packages.get(library, ()))):
+            yield from _engine(engine, installed, opened if isinstance(opened, Bundle) else None)
     yield _cache()
     yield _space("here", Path.cwd())
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def _refused(state: Literal["note", "fail"], what: str, error: ModelError) -> Finding:
+    """An error as a finding; what to do stands behind its last semicolon."""
+    text, _, repair = str(error).rpartition("; ")
+    return Finding(state, what, text, repair)
 
 
-def _onnxruntime() -> Finding:
+def _onnxruntime(packages: Mapping[str, list[str]]) -> Finding:
     """ONNX Runtime comes in several packages that overwrite each other without a word; exactly one may be there."""
-    packages = sorted(set(packages_distributions().get("onnxruntime", ())))
-    if not packages:
+    found = sorted(set(packages.get("onnxruntime", ())))
+    if not found:
         return Finding("fail", "onnxruntime", "not installed", "pip install octedge[cpu]")
-    if len(packages) > 1:
-        repair = f"pip uninstall -y {' '.join(packages)} && pip install octedge[cpu]"
-        return Finding("fail", "onnxruntime", f"{len(packages)} packages overwrite each other: {', '.join(packages)}", repair)
+    if len(found) > 1:
+        repair = f"pip uninstall -y {' '.join(found)} && pip install octedge[cpu]"
+        return Finding("fail", "onnxruntime", f"{len(found)} packages overwrite each other: {', '.join(found)}", repair)
     try:
         import onnxruntime
     except ImportError as error:
-        return Finding("fail", "onnxruntime", f"cannot be imported: {error}", f"pip install --force-reinstall {packages[0]}")
-    return Finding("ok", "onnxruntime", f"{onnxruntime.__version__} from package {packages[0]}")
+        return Finding("fail", "onnxruntime", f"cannot be imported: {error}", f"pip install --force-reinstall {found[0]}")
+    return Finding("ok", "onnxruntime", f"{onnxruntime.__version__} from package {found[0]}")
 
 
-def _model(bundle: Path | None) -> Finding:
-    """The bundle, and its golden frames through the engine."""
-    what = "model"
+def _opened(bundle: Path | None) -> Bundle | Finding:
+    """The bundle, or why there is none."""
     if bundle is None and not REFERENCE.is_dir():
-        return Finding("fail", what, "this octedge ships no reference model", "octedge segment --model BUNDLE ...")
+        return Finding("fail", "model", "this octedge ships no reference model", "octedge segment --model BUNDLE ...")
     try:
-        opened = open_bundle(bundle)
-        engine = load_engine(opened)
-        result = examine(opened, engine, engine.name)
+        return open_bundle(bundle)
     except ModelError as error:
-        return Finding("fail", what, str(error), "pip install --force-reinstall octedge[cpu]")
-    same = f"{result.equal:.3%} of {result.frames} golden frames as the reference"
-    text = f"{opened.card.id} on {engine.name}: {same}, {result.seconds:.1f} s"
-    if result.equal < AGREEMENT:
-        return Finding("fail", what, text, "pip install --force-reinstall octedge[cpu]")
-    return Finding("ok", what, text)
+        return Finding("fail", "model", str(error), _REINSTALL) if bundle is None else _refused("fail", "model", error)
+
+
+def _model(bundle: Bundle, shipped: bool) -> Finding:
+    """The bundle's golden frames through the first engine."""
+    try:
+        engine = load_engine(bundle, str(FIRST))
+        found = examine(bundle, FIRST, engine)
+    except ModelError as error:
+        return Finding("fail", "model", str(error), _REINSTALL) if shipped else _refused("fail", "model", error)
+    text = f"{bundle.card.id} on {engine.name}: {found.equal:.3%} of {found.frames} golden frames as the reference, {found.seconds:.1f} s"
+    return Finding("fail", "model", text, _REINSTALL) if found.fault() else Finding("ok", "model", text)
+
+
+def _engine(engine: str, packages: list[str], bundle: Bundle | None) -> Iterator[Finding]:
+    """An engine whose library is installed: what it can run here, and each variant of it tried that needs no building."""
+    if (engine in _BUILT or "onnxruntime-gpu" in packages) and (why := missing()):
+        yield Finding("note", engine, f"{', '.join(packages)} installed, but {why}", "install NVIDIA's driver to use it")
+        if engine in _BUILT:
+            return  # TensorRT may end the process where there is no driver
+    try:
+        variants = backend(engine).variants()
+    except ModelError as error:
+        yield _refused("note", engine, error)
+        return
+    if engine in _BUILT:
+        yield Finding("ok", engine, f"{', '.join(map(str, variants))} can be built", "octedge prepare")
+    elif bundle is not None:
+        yield from (_tried(bundle, variant) for variant in variants if variant != FIRST and variant.file in bundle.sums)
+
+
+def _tried(bundle: Bundle, variant: Variant) -> Finding:
+    """A variant, loaded and run on a golden frame. It may differ from the reference by its rounding: `octedge prepare` judges that."""
+    try:
+        known = min(bundle.golden(), key=lambda each: each.frame.size)
+        engine = backend(variant.engine).load(bundle, variant, bundle.path)
+        answer = segment(known.frame, engine, plan(bundle.card, len(known.frame)))
+    except ModelError as error:
+        return _refused("note", variant.engine, error)
+    equal = float(np.mean(answer.labels == known.labels))
+    text = f"{engine.name}: {equal:.3%} of a golden frame as the reference"
+    return Finding("ok", variant.engine, text) if equal >= _WRONG else Finding("note", variant.engine, text, "use another engine")
 
 
 def _cache() -> Finding:

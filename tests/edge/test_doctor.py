@@ -1,0 +1,155 @@
+"""The doctor tries what is installed, and names what does not work with what repairs it."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import onnxruntime
+import pytest
+
+from octedge.edge import doctor, ort
+from octedge.edge.bundle import open_bundle, write_sums
+from octedge.edge.doctor import findings
+from octedge.edge.engine import backend
+from octedge.edge.gpu import Gpu, gpus
+from octedge.edge.variant import Variant
+from octedge.errors import ModelError
+from tests.edge.graphs import in_precision, quantised_graph, saved
+from tests.support import tiny_bundle, tiny_graph
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tiny_bundle(tmp_path / "tiny")
+
+
+def found(folder, what):
+    return [each for each in findings(folder) if each.what == what]
+
+
+def test_every_finding_is_one_line_of_ascii_and_what_is_not_ok_has_a_repair(folder):
+    for each in findings(folder):
+        line = f"{each.state} {each.what} {each.text} {each.repair}"
+        assert line.isascii()
+        assert line.isprintable()
+        assert each.state == "ok" or each.repair
+
+
+def test_every_variant_that_needs_no_building_is_run(folder):
+    for precision, graph in (("fp16", in_precision(tiny_graph(), "fp16")), ("int8", quantised_graph())):
+        saved(graph, folder, f"model.{precision}.onnx")
+    write_sums(folder)
+    for engine in ("ort", "openvino"):
+        tried = found(folder, engine)
+        variants = [variant for variant in backend(engine).variants() if str(variant) != "ort-fp32"]
+        assert len(tried) == len(variants) >= 2
+        for each, variant in zip(tried, variants, strict=True):
+            assert each.state == "ok"
+            assert f"{variant.precision}: " in each.text
+            assert each.text.endswith("% of a golden frame as the reference")
+
+
+def test_an_engine_that_refuses_its_file_is_noted_and_the_others_serve(folder):
+    saved(in_precision(tiny_graph(), "fp32"), folder, "model.fp16.onnx")
+    write_sums(folder)
+    [note] = found(folder, "ort")
+    assert (note.state, note.repair) == ("note", "export the bundle anew")
+    assert note.text.startswith("model.fp16.onnx: the graph inside is in fp32, asked for was fp16")
+    assert not [each for each in findings(folder) if each.state == "fail"]
+
+
+def test_wrong_answers_are_noted(folder):
+    saved(in_precision(tiny_graph(seed=1), "int8"), folder, "model.int8.onnx")
+    write_sums(folder)
+    [note] = found(folder, "ort")
+    assert (note.state, note.repair) == ("note", "use another engine")
+
+
+def test_a_bundle_that_cannot_be_opened_fails_and_the_rest_is_still_looked_at(tmp_path):
+    [model] = found(tmp_path, "model")
+    assert (model.state, model.repair) == ("fail", "is this the right folder?")
+    assert found(tmp_path, "here")
+    assert not found(tmp_path, "openvino")
+
+
+def test_golden_answers_that_cannot_be_read_fail_in_words(folder):
+    (folder / "golden.npz").write_bytes(b"")
+    write_sums(folder)
+    states = {each.what: each.state for each in findings(folder)}
+    assert (states["model"], states["openvino"]) == ("fail", "note")
+
+
+def test_an_openvino_without_its_library_is_not_mentioned(folder, monkeypatch):
+    monkeypatch.setattr(doctor, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime"]})
+    assert not found(folder, "openvino")
+    assert not found(folder, "rtx")
+
+
+def test_without_a_driver_tensorrt_is_named_and_not_touched(folder):
+    if gpus():
+        pytest.skip("this machine has a driver")
+    code = "import sys; from octedge.edge.doctor import findings; print(*findings(sys.argv[1]), 'tensorrt_rtx' in sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *lines, touched = done.stdout.splitlines()
+    assert touched == "False"
+    [line] = [line for line in lines if "what='rtx'" in line]
+    assert "state='note'" in line
+    assert "no NVIDIA driver" in line
+    assert "install NVIDIA's driver" in line
+
+
+def test_a_gpu_without_an_engine_built_for_it_is_shown_what_to_do(folder, monkeypatch):
+    monkeypatch.setattr(doctor, "missing", str)
+    possible = SimpleNamespace(variants=lambda: (Variant("rtx", "fp32"), Variant("rtx", "fp16")))
+    monkeypatch.setattr(doctor, "backend", lambda name: possible if name == "rtx" else backend(name))
+    [rtx] = found(folder, "rtx")
+    assert (rtx.state, rtx.text, rtx.repair) == ("ok", "rtx-fp32, rtx-fp16 can be built", "octedge prepare")
+
+
+def test_what_an_engine_lacks_here_is_noted(folder, monkeypatch):
+    def lacking():
+        raise ModelError("rtx needs a newer driver; update it")
+
+    monkeypatch.setattr(doctor, "missing", str)
+    monkeypatch.setattr(doctor, "backend", lambda name: SimpleNamespace(variants=lacking) if name == "rtx" else backend(name))
+    [note] = found(folder, "rtx")
+    assert (note.state, note.text, note.repair) == ("note", "rtx needs a newer driver", "update it")
+
+
+def test_onnx_runtime_for_gpus_without_a_driver_is_named(folder, monkeypatch):
+    monkeypatch.setattr(doctor, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]})
+    monkeypatch.setattr(doctor, "missing", lambda: "no driver here")
+    [note] = found(folder, "ort")
+    assert (note.state, note.text) == ("note", "onnxruntime-gpu installed, but no driver here")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_cuda_that_cannot_start_is_named_instead_of_using_the_cpu(folder, monkeypatch, tmp_path, capfd):
+    """The installed ONNX Runtime is one for CPUs: what it does without CUDA is real, only the GPU is not."""
+    card = (Gpu("a card", (8, 6), "580.1", 24 << 30),)
+    for module in (doctor, ort):
+        monkeypatch.setattr(module, "gpus", lambda: card)
+        monkeypatch.setattr(module, "missing", str)
+    monkeypatch.setattr(doctor, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]})
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [ort.CUDA, ort.CPU])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: sys.stdout.write("CUDA is not here"))
+    [gpu] = found(folder, "gpu")
+    assert gpu.text == "a card, 24 GiB, driver 580.1"
+    [note] = found(folder, "ort")
+    assert (note.state, note.repair) == ("note", "update NVIDIA's driver, or use ort-fp32")
+    assert "cannot load it on cuda" in note.text
+    library = tmp_path / "capi" / "libonnxruntime_providers_cuda.so"
+    library.parent.mkdir()
+    library.write_bytes(b"no library")
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+    [note] = found(folder, "ort")
+    assert note.repair == "pip install octedge[gpu]"
+    assert library.name in note.text
+    assert capfd.readouterr() == ("", "")  # results may be on stdout
+
+
+def test_the_tiny_bundle_is_fine_as_it_is(folder):
+    [model] = found(folder, "model")
+    assert model.state == "ok"
+    assert f"100.000% of {len(open_bundle(folder).golden())} golden frames" in model.text
