@@ -43,6 +43,11 @@ def plan(card: ModelCard, rows: int, spacing: Spacing = Spacing()) -> Plan:
     return Plan(card.chain, rule, factor)
 
 
+def windows_per_call(height: int, window: int) -> int:
+    """How many windows of `height` rows and `window` columns one call of the engine gets at most."""
+    return max(1, PIXELS_PER_CALL // (height * window))
+
+
 @dataclass(frozen=True, slots=True)
 class Layers:
     """One B-scan's answer: labels uint8 (H, W), class indices; surfaces float32 (L, W), depths in rows."""
@@ -57,7 +62,7 @@ def segment(frame: Frame, engine: Engine, how: Plan) -> Layers:
     image = resample_rows(frame, scaled_rows(rows, how.factor))
     tiling = how.windowing.tiling(*image.shape)
     windows = split(image, tiling)[:, None]
-    batch = max(1, PIXELS_PER_CALL // (tiling.height * tiling.window))
+    batch = windows_per_call(tiling.height, tiling.window)
     answers = [engine(windows[first : first + batch]) for first in range(0, len(windows), batch)]
     scores = stitch([window for scores, _ in answers for window in scores], tiling)
     argmax = stitch([window for _, labels in answers for window in labels], tiling)
