@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from octedge.anatomy import KEYS, RETINA
 from octedge.errors import UsageError
 from octedge.geometry import labels_from_surfaces
-from octedge.phantom_look import LOOKS, Array, Look, Section, field, form_image, random_look, rise, tissue, waves
+from octedge.phantom_look import LOOKS, Array, Look, Section, field, form_image, random_look, reach, rise, tissue, waves
 from octedge.scan import Laterality, Scan, Spacing
 
 Field = Literal["macula", "disc", "wide"]
@@ -39,11 +39,16 @@ def _rng(seed: int, *stream: int) -> np.random.Generator:
 
 @dataclass(frozen=True, slots=True)
 class Bscan:
-    """One B-scan and its truth: image and labels uint8 (H, W), labels index `anatomy.KEYS`; surfaces float32 (14, W) in rows."""
+    """One B-scan and its truth: image and labels uint8 (H, W), labels index `anatomy.KEYS`; surfaces float32 (14, W) in rows.
+
+    The truth is exact down to the last row; the image shows nothing of it from row `reach` (W,) on, where the signal stays
+    below the noise. There nobody can tell sclera from the nerve, which goes on to the bottom of its columns.
+    """
 
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     surfaces: NDArray[np.float32]
+    reach: NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +264,10 @@ class Phantom:
         row = np.arange(rows)[:, None]
         for top, bottom in section.fluid:
             labels[retina & (row >= top) & (row < bottom)] = _FLUID
-        image = form_image(tissue(section, self.look, self.seed), self.look, self._spacing()[1] * 1000, rng)
-        return Bscan(image, labels, surfaces)
+        tone = tissue(section, self.look, self.seed)
+        seen = reach(tone, self.look)
+        image = form_image(tone, self.look, self._spacing()[1] * 1000, rng)
+        return Bscan(image, labels, surfaces, seen)
 
     def _section(self, index: int, rng: np.random.Generator) -> Section:
         """What B-scan `index` cuts, the eye's movement included."""

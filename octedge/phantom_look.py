@@ -271,11 +271,22 @@ def blur(image: Floats, sigma_rows: float, sigma_columns: float) -> Floats:
     return image
 
 
+def reach(tone: Floats, look: Look) -> NDArray[np.intp]:
+    """Down to which row (W,) the device shows something of tone (H, W): from there on the signal stays below the noise floor."""
+    seen = tone * _rolloff(look, len(tone)) >= look.noise
+    return np.where(seen.any(axis=0), len(tone) - seen[::-1].argmax(axis=0), 0)
+
+
+def _rolloff(look: Look, rows: int) -> Floats:
+    """What is left of the tone (H, 1) at each depth."""
+    return np.asarray(np.exp(-look.rolloff * np.arange(rows, dtype=np.float32)[:, None] * (look.axial_um / 1000)))
+
+
 def form_image(tone: Floats, look: Look, lateral_um: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """What the device shows of tone (H, W): point spread, roll-off, speckle, noise, compression -> uint8 (H, W)."""
     axial, lateral = look.psf_um[0] / 2.355 / look.axial_um, look.psf_um[1] / 2.355 / lateral_um
     tone = blur(tone, axial, lateral)
-    tone *= np.exp(-look.rolloff * np.arange(tone.shape[0], dtype=np.float32)[:, None] * (look.axial_um / 1000))
+    tone *= _rolloff(look, len(tone))
     # Smoothing the gamma field by the point spread averages neighbours: draw it that much rougher to keep the looks.
     independent = max(1.0, 3.5 * axial) * max(1.0, 3.5 * lateral)
     shape = max(look.looks / independent, 0.3)

@@ -98,7 +98,7 @@ def test_a_bscan_does_not_depend_on_the_order_of_calls():
     Phantom(SMALL, 5, 12).bscan(0)
     for index in (3, 0, 4):
         again = Phantom(SMALL, 5, 11).bscan(index)
-        for name in ("image", "labels", "surfaces"):
+        for name in ("image", "labels", "surfaces", "reach"):
             np.testing.assert_array_equal(getattr(again, name), getattr(first[index], name))
 
 
@@ -219,6 +219,26 @@ def test_the_image_steps_exactly_at_the_surfaces(surface, sign):
     change = sign * (profile[width:] - profile[:-width])
     assert change.max() > 15
     assert abs(offsets[change.argmax() + width // 2]) < 0.5
+
+
+@pytest.mark.parametrize("name", sorted(LOOKS))
+def test_an_image_shows_the_tissue_as_far_down_as_its_reach_and_noise_below(name):
+    look = replace(LOOKS[name], columns=256, subtract=0.0, noise=0.2)
+    for field in ("macula", "disc"):
+        phantom = Phantom(look, 1, 8, field=field, fluid=False)
+        bscan = phantom.bscan(0)
+        grey = bscan.image / (255 * look.gain) * (1 - look.black) + look.black
+        intensity = grey ** (1 / look.compress) / look.noise**4  # of the noise
+        away = (np.arange(look.rows)[:, None] - bscan.reach) * look.axial_um
+        assert intensity[(away < -20) & (away > -60)].mean() > 1.3
+        assert intensity[away > 20].mean() < 1.7
+        assert intensity[away > 300].mean() == pytest.approx(1, abs=0.25)
+        assert (bscan.reach >= bscan.surfaces[SURFACES.index("vitreous|nfl")]).all()
+
+
+def test_a_device_without_noise_shows_everything():
+    phantom = Phantom(replace(SMALL, noise=0.0), 1, 0, field="disc")
+    assert (phantom.bscan(0).reach == SMALL.rows).all()
 
 
 def test_steps_are_drawn_with_exact_coverage_of_each_row():

@@ -9,6 +9,7 @@ import numpy as np
 
 from octedge.anatomy import KEYS
 from octedge.errors import UsageError
+from octedge.metrics import IGNORED
 from octedge.phantom import random_phantom
 from octedge.train.annotations import Example, folders, items
 from octedge.train.manifest import AnySource, Part, Phantoms, RealSource
@@ -109,7 +110,7 @@ def absent(groups: tuple[str, ...], examples: Iterable[Example]) -> list[str]:
 def _part(source: AnySource, real: dict[str, _Whole], parts: dict[Person, Part], part: str) -> Set:
     if isinstance(source, Phantoms):
         seeds = range(source.count) if part == "train" else range(10**6, 10**6 + source.validation_count)
-        return Set(source.name, KEYS, tuple(map(_phantom, seeds)), source.share, source.name)
+        return Set(source.name, KEYS, tuple(_phantom(seed, whole=part == "train") for seed in seeds), source.share, source.name)
     whole = real[source.name]
     inside = tuple(example for example in whole.examples if parts[whole.roster.person(example.patient)] == part)
     return Set(source.name, whole.groups, inside, source.share, source.vendor)
@@ -139,9 +140,15 @@ def content(source: RealSource, data: Path) -> str:
     return total.hexdigest()
 
 
-def _phantom(seed: int) -> Example:
+def _phantom(seed: int, whole: bool) -> Example:
+    """A phantom, graded as far down as its image shows anything, or as a whole.
+
+    To train on it is graded whole: the dark below the retina looks as the vitreous does, and ungraded might be called so.
+    """
     phantom = random_phantom(seed)
     scan = phantom.bscan(seed % phantom.frames)
+    last = np.full_like(scan.reach, len(scan.image)) if whole else scan.reach
+    reference = np.where(np.arange(len(scan.image))[:, None] < last, scan.labels, np.uint8(IGNORED))
     surfaces = scan.surfaces.astype(np.float64)
-    surfaces[(surfaces <= 0) | (surfaces >= len(scan.image))] = np.nan
-    return Example(f"phantom{seed}", f"phantom{seed}", scan.image, scan.labels, surfaces, phantom.eye)
+    surfaces[(surfaces <= 0) | (surfaces >= last)] = np.nan
+    return Example(f"phantom{seed}", f"phantom{seed}", scan.image, reference, surfaces, phantom.eye)

@@ -11,7 +11,7 @@ from octedge.errors import ScanError, UsageError
 from octedge.metrics import IGNORED
 from octedge.train.cohort import load
 from octedge.train.labelmaps import LabelMap
-from octedge.train.manifest import Boundaries, Masks
+from octedge.train.manifest import Boundaries, Masks, Phantoms
 from octedge.train.masks import read_mask
 from octedge.train.networks import UNet
 from octedge.train.recipe import Recipe, read_recipe, write_recipe
@@ -49,6 +49,20 @@ def test_no_patient_is_in_both_parts_and_none_is_lost(folder):
     assert not train & held
     assert train | held == {f"p{number}" for number in range(12)}
     assert len(split.train[0].examples) == 2 * len(train)
+
+
+def test_phantoms_are_learnt_whole_but_graded_as_far_down_as_their_image_shows_anything():
+    split = load(recipe(Phantoms(count=1, validation_count=6)), Path())
+    (learnt,) = split.train[0].examples
+    assert (learnt.reference != IGNORED).all()
+    cut = 0
+    for each in split.validation[0].examples:
+        shown = each.reference != IGNORED
+        assert (np.diff(shown.astype(int), axis=0) <= 0).all()  # from the top down, without a hole
+        assert not (each.surfaces > shown.sum(axis=0)).any()
+        assert np.isfinite(each.surfaces[0]).mean() > 0.9
+        cut += (~shown).sum()
+    assert cut > 0
 
 
 def test_named_patients_are_held_back_and_unknown_names_refused(folder):
