@@ -212,12 +212,46 @@ def test_formats_to_come_are_named_as_such(scans, tmp_path):
     assert "'heightmap' comes later; available are npz, overlay" in result.stderr
 
 
-@pytest.mark.parametrize("engine", ["openvino", "tensorrt", "rtx"])
-def test_an_engine_that_is_not_there_ends_with_3(scans, bundle, tmp_path, engine):
-    result = octedge_("segment", scans, "--out", tmp_path / "out", "--model", bundle, "--engine", engine)
+@pytest.mark.parametrize("engine", ["openvino", "tensorrt", "rtx", "openvino-fp32"])
+def test_an_engine_without_a_certificate_ends_with_3(scans, tmp_path, engine):
+    folder = tiny_bundle(tmp_path / "tiny")
+    result = octedge_("segment", scans, "--out", tmp_path / "out", "--model", folder, "--engine", engine)
     assert result.exit_code == 3
-    assert result.stderr == f"error: engine {engine} is not in this version of octedge; use --engine ort\n"
+    assert result.stderr.startswith("error: ")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_fall_back_that_is_allowed_is_said_and_stated_in_the_result(scans, tmp_path):
+    folder = tiny_bundle(tmp_path / "tiny")
+    options = ("--out", tmp_path / "out", "--model", folder, "--format", "npz", "--json")
+    result = octedge_("segment", scans, *options, "--engine", "openvino", "--allow-fallback")
+    assert result.exit_code == 0
+    assert "falling back to ort-fp32, as allowed" in result.stderr
+    assert {json.loads(line)["engine"].split()[0] for line in result.stdout.splitlines()} == {"onnxruntime"}
+
+
+def test_an_unknown_engine_ends_with_2(scans, bundle, tmp_path):
+    result = octedge_("segment", scans, "--out", tmp_path / "out", "--model", bundle, "--engine", "cuda")
+    assert result.exit_code == 2
+    assert "no engine is called 'cuda'; known are auto, ort" in result.stderr
+
+
+def test_prepare_chooses_and_segment_uses_the_choice(scans, tmp_path):
+    folder = tiny_bundle(tmp_path / "tiny")
+    found = octedge_("prepare", folder, "--engine", "openvino", "--json")
+    assert found.exit_code == 0
+    assert json.loads(found.stdout)["chosen"] in ("openvino-fp32", "openvino-bf16")
+    assert "openvino-fp32: certified: 100.000% of the labels as the reference" in found.stderr
+    result = octedge_("segment", scans, "--out", tmp_path / "out", "--model", folder, "--format", "npz", "--json")
+    assert result.exit_code == 0
+    assert {json.loads(line)["engine"].split()[0] for line in result.stdout.splitlines()} == {"openvino"}
+
+
+def test_prepare_says_what_is_missing_for_an_engine_that_was_asked_for(tmp_path):
+    folder = tiny_bundle(tmp_path / "tiny")
+    result = octedge_("prepare", folder, "--engine", "tensorrt")
+    assert result.exit_code == 3
+    assert "NVIDIA" in result.stderr
 
 
 def test_a_damaged_bundle_ends_with_3(scans, tmp_path):
