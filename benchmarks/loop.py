@@ -20,11 +20,11 @@ from statistics import median
 import click
 import torch
 
+from octedge.flow import side_by_side
 from octedge.train.checkpoint import Training
 from octedge.train.cohort import load
 from octedge.train.fit import Trial, draw_from, start, train_step
 from octedge.train.losses import marginal
-from octedge.train.machine import ahead
 from octedge.train.manifest import Phantoms
 from octedge.train.networks import UNet
 from octedge.train.recipe import Recipe, read_recipe
@@ -98,7 +98,7 @@ def compare(recipe: Recipe, sampler: Sampler, steps: int, rounds: int) -> dict[s
         taken = {"plain": timed(iter(in_memory), lambda batch: plain_step(states["plain"], batch))}
         for count in WORKERS:
             state = states[f"{count} threads"]
-            with closing(ahead(sampler.batch, range(steps), count)) as batches:
+            with closing(side_by_side(sampler.batch, range(steps), count)) as batches:
                 taken[f"{count} threads"] = timed(batches, lambda batch, state=state: train_step(state, batch))  # type: ignore[misc]
         for contender, each in taken.items() if turn else ():
             found[contender].append(each)

@@ -18,11 +18,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from octedge.errors import UsageError
+from octedge.flow import side_by_side
 from octedge.results.files import make_folder
 from octedge.train.checkpoint import Training, best, exhausted, sweep
 from octedge.train.cohort import Set, Split
 from octedge.train.losses import marginal
-from octedge.train.machine import ahead, launch, memory_errors
+from octedge.train.machine import launch, memory_errors
 from octedge.train.networks import Family, Graph, build
 from octedge.train.progress import Progress, Say, quiet
 from octedge.train.recipe import Recipe
@@ -85,7 +86,7 @@ def fit(trial: Trial, course: Course, folder: Path, until: int | None = None) ->
         folder / "tensorboard" if course.tensorboard and first_process else None,
     )
     sampler = draw_from(split.train, recipe, trial.seed, training.fabric.world_size)
-    batches = ahead(sampler.batch, range(training.step, end), course.workers)
+    batches = side_by_side(sampler.batch, range(training.step, end), course.workers)
     with memory_errors(f"{trial}, {_batch_size(recipe)}"), closing(progress), closing(batches):
         for batch in batches:
             if exhausted(training.history, recipe.patience):

@@ -1,14 +1,11 @@
-"""What a training runs on: device, arithmetic, the processes that torchrun started, and the threads that make batches."""
+"""What a training runs on: device, arithmetic, and the processes that torchrun started."""
 
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import islice
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -16,7 +13,6 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from octedge.errors import UsageError
 
-Drawn = TypeVar("Drawn")
 Arithmetic = Literal["bf16-mixed", "16-mixed", "32-true"]
 LONGEST_WAIT = timedelta(hours=6)  # for the first process to validate; the others wait
 
@@ -59,23 +55,6 @@ def native_bf16(device: str) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def ahead(draw: Callable[[int], Drawn], steps: range, workers: int) -> Generator[Drawn, None, None]:
-    """The batches of the steps in their order, made by `workers` threads while earlier ones are trained on; 0: made when asked for."""
-    if not workers:
-        yield from map(draw, steps)
-        return
-    pool = ThreadPoolExecutor(workers)
-    try:
-        waiting = iter(steps)
-        coming = deque(pool.submit(draw, step) for step in islice(waiting, workers + 1))
-        while coming:
-            batch = coming.popleft().result()
-            coming.extend(pool.submit(draw, step) for step in islice(waiting, 1))
-            yield batch
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager

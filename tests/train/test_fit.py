@@ -16,7 +16,7 @@ from octedge.train import fit as loop
 from octedge.train.checkpoint import Validation, best, difference, exhausted
 from octedge.train.cohort import Split
 from octedge.train.fit import Course, Trial, fit, learning_rate, load_weights
-from octedge.train.machine import ahead, arithmetic, native_bf16
+from octedge.train.machine import arithmetic, native_bf16
 from octedge.train.recipe import Finish, Recipe, Sampling, write_recipe
 from octedge.train.validate import Counts, Scores, SetScores
 from tests.train.tiny import RECIPE, SHORT, SPLIT, quiet
@@ -215,23 +215,6 @@ def test_convolutions_are_done_in_the_precision_asked_for(precision, expected):
 def test_mixed_precision_learns_too(tmp_path):
     mixed = msgspec.structs.replace(RECIPE, precision="bf16", steps=40)
     assert fit(TRIAL, replace(COURSE, recipe=mixed), tmp_path).mean > 0.7
-
-
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_batches_come_in_order_however_many_threads_make_them(workers):
-    assert list(ahead(lambda step: step, range(5, 25), workers)) == list(range(5, 25))
-    assert list(ahead(lambda step: step, range(0), workers)) == []
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_what_fails_in_a_thread_fails_in_the_loop(workers):
-    def draw(step):
-        if step == 3:
-            raise ValueError("no such scan")
-        return step
-
-    with pytest.raises(ValueError, match="no such scan"):
-        list(ahead(draw, range(9), workers))
 
 
 def test_a_schedule_without_steps_is_refused():

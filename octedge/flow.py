@@ -1,0 +1,55 @@
+"""Work ahead of need, in threads: always in order, never further ahead than wanted, and over when nobody wants more."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
+from itertools import islice, repeat
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+_TICK = 1.0  # s; Windows lets Ctrl-C through only where a wait has an end
+
+
+def ahead(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
+    """The items in their order, made by a thread of their own while earlier ones are used; at most `depth` are made and not taken.
+
+    What the iterator raises comes at its place. When the consumer goes away, the thread ends after the item it is at, and the
+    iterator is closed; to be sure when that is, use `contextlib.closing`.
+    """
+    source, end = iter(items), object()
+    try:
+        with closing(side_by_side(lambda _: next(source, end), repeat(None), 1, depth)) as made:
+            for item in made:
+                if item is end:
+                    return
+                yield item  # type: ignore[misc]
+                del item
+    finally:
+        if isinstance(source, Generator):
+            source.close()
+
+
+def side_by_side(
+    make: Callable[[Item], Made], items: Iterable[Item], workers: int, depth: int | None = None
+) -> Generator[Made, None, None]:
+    """`make` of every item in their order, by `workers` threads while earlier ones are used; with none, when asked for.
+
+    At most `depth` are made and not taken: by default one more than there are threads. The items themselves come from the
+    consumer's thread, which must not have to wait for them.
+    """
+    if not workers:
+        yield from map(make, items)
+        return
+    pool, waiting = ThreadPoolExecutor(workers), iter(items)
+    try:
+        coming = deque(pool.submit(make, item) for item in islice(waiting, depth or workers + 1))
+        while coming:
+            while not wait((coming[0],), _TICK).done:
+                pass
+            coming.extend(pool.submit(make, item) for item in islice(waiting, 1))
+            yield coming.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

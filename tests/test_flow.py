@@ -1,0 +1,144 @@
+"""Work ahead: in order, no further than asked, failing in place, and over when nobody wants more."""
+
+import gc
+import threading
+import weakref
+from contextlib import closing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from octedge.flow import ahead, side_by_side
+
+
+class Broken(Exception):
+    """What goes wrong in these tests."""
+
+
+def failing_after(count):
+    yield from range(count)
+    raise Broken
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left():
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+@given(st.lists(st.integers(), max_size=20), st.integers(1, 5))
+def test_the_items_come_in_their_order(items, depth):
+    assert list(ahead(iter(items), depth)) == items
+    assert list(ahead(ahead(items, depth), depth)) == items
+
+
+def test_the_items_are_made_in_another_thread_even_the_first():
+    assert set(ahead((threading.get_ident() for _ in range(3)), 2)).isdisjoint({threading.get_ident()})
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_no_more_than_depth_items_wait(depth):
+    made, full = [], threading.Semaphore(0)
+
+    def items():
+        for item in range(20):
+            made.append(item)
+            full.release()
+            yield item
+
+    with closing(ahead(items(), depth)) as taken:
+        next(taken)
+        for _ in range(1 + depth):  # the one taken, and as many as may wait
+            assert full.acquire(timeout=10)
+        assert len(made) == 1 + depth
+        for item in taken:
+            assert len(made) <= item + 1 + depth
+    assert made == list(range(20))
+
+
+def test_work_goes_on_while_an_item_is_used():
+    started = threading.Event()
+
+    def items():
+        yield 1
+        started.set()
+        yield 2
+
+    with closing(ahead(items())) as taken:
+        assert next(taken) == 1
+        assert started.wait(10)
+
+
+def test_a_failure_comes_at_its_place():
+    with closing(ahead(failing_after(3), 5)) as stream:
+        assert [next(stream) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(Broken):
+            next(stream)
+
+
+@pytest.mark.parametrize("end", [GeneratorExit, KeyboardInterrupt, Broken])
+def test_a_consumer_that_goes_away_ends_the_thread_and_closes_the_iterator(end):
+    closed = []
+
+    def items():
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(threading.current_thread())
+
+    def use():
+        with closing(ahead(ahead(items(), 2), 2)) as taken:
+            next(taken)
+            raise end
+
+    with pytest.raises(end):
+        use()
+    assert closed
+
+
+def test_what_was_never_begun_does_nothing():
+    asked = []
+    with closing(ahead(map(asked.append, range(3)))):
+        pass
+    ahead(map(asked.append, range(3)))
+    assert not asked
+
+
+def test_a_taken_item_is_not_kept():
+    class Item:
+        pass
+
+    with closing(ahead((Item() for _ in range(3)), 1)) as taken:
+        seen = [weakref.ref(item) for item in taken]
+    gc.disable()
+    try:
+        assert all(item() is None for item in seen)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_side_by_side_results_come_in_order_however_many_threads_make_them(workers):
+    assert list(side_by_side(lambda step: step, range(5, 25), workers)) == list(range(5, 25))
+    assert list(side_by_side(lambda step: step, range(0), workers)) == []
+
+
+def test_side_by_side_is_at_the_same_time():
+    both = threading.Barrier(2, timeout=10)
+    assert len(list(side_by_side(lambda _: both.wait(), range(4), 2))) == 4
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_fails_side_by_side_fails_at_its_place(workers):
+    def draw(step):
+        if step == 3:
+            raise Broken
+        return step
+
+    with closing(side_by_side(draw, range(9), workers)) as drawn:
+        assert [next(drawn) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(Broken):
+            next(drawn)
