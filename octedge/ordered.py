@@ -1,9 +1,13 @@
 """The ordered decode: from scores to the best anatomically possible labels, and sub-pixel surfaces.
 
 For every column, of all labellings that keep the anatomical order (each class at most once, top to bottom, any of
-them absent), the one with the highest sum of scores; exact, by dynamic programming over the rows:
+them absent), the one with the highest sum of scores; exact, by dynamic programming. With M_l(z) the highest sum of
+the rows down to z in classes no deeper than l:
 
-    V_l(z) = e_l(z) + max over k <= l of V_k(z - 1)
+    V_l(z) = M_l(z - 1) + e_l(z)          row z in class l
+    M_l(z) = max(V_l(z), M_{l-1}(z))      or in one above it
+
+All of a diagonal l + z follows from the diagonal before, so that one numpy call serves all classes and columns at once.
 
 A column whose argmax is in order already is its own answer; only the others are decoded. Fluid counts for whatever
 retinal layer it lies in while decoding and is painted over afterwards.
@@ -12,9 +16,11 @@ Depths: the centre of row r lies at r. A surface between rows b - 1 and b lies i
 first row is at 0, one below the last at H. So the label of a row is the number of surfaces at or above its centre.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from octedge.anatomy import RETINA, is_ordered, members
@@ -27,8 +33,10 @@ _MARGIN = 1 / 128
 # Scores are held within +-this: finite, so that a column without any possible labelling is still ordered, and small
 # enough that the sum of a thousand impossible rows does not swallow the scores of the possible ones.
 _IMPOSSIBLE = 1e9
-# Columns decoded at a time: bounds the memory of the traceback.
-_BLOCK = 256
+# Columns decoded at a time: bounds the memory of the traceback; many, as numpy costs much per call.
+_BLOCK = 1024
+# Pixels whose scores are prepared at a time, so that they are still in the cache when they are summed.
+_CHUNK = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +56,30 @@ class Chain:
         return cls(ordered, fluid, retina)
 
 
-def _finite(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Scores as float64 within +-1e9; NaN is as impossible as -inf."""
-    finite: NDArray[np.float64] = np.fmin(np.fmax(scores.astype(np.float64), -_IMPOSSIBLE), _IMPOSSIBLE)
-    return finite
+def _finite(scores: NDArray[np.floating], out: NDArray[np.float64]) -> None:
+    """Write scores to `out`, held within +-1e9; NaN is as impossible as -inf."""
+    out[...] = scores
+    if not (out.min(initial=0) >= -_IMPOSSIBLE and out.max(initial=0) <= _IMPOSSIBLE):  # a NaN is neither
+        np.fmax(out, -_IMPOSSIBLE, out=out)
+        np.fmin(out, _IMPOSSIBLE, out=out)
 
 
-def chain_scores(scores: NDArray[np.floating], chain: Chain) -> NDArray[np.float64]:
+def chain_scores(scores: NDArray[np.floating], chain: Chain, out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Log-probabilities (C, ...) of all classes -> e (L + 1, ...), those of the chain, with fluid counted for every retinal layer.
 
-    Finite: NaN and -inf become -1e9.
+    Finite: NaN and -inf become -1e9. Written to `out` if given.
     """
-    own = _finite(scores[list(chain.ordered)])
-    if chain.fluid is None:
-        return own
-    fluid = _finite(scores[chain.fluid])
-    retina = np.flatnonzero(chain.retina)
-    own[retina] = np.maximum(own[retina], fluid + _TIE * own[retina])
-    return own
+    e = np.empty((len(chain.ordered), *scores.shape[1:])) if out is None else out
+    if chain.fluid is not None:
+        fluid = np.empty(e.shape[1:])
+        _finite(scores[chain.fluid], fluid)
+    for own, index, retina in zip(e, chain.ordered, chain.retina, strict=True):
+        _finite(scores[index], own)
+        if retina and chain.fluid is not None:
+            either = own * _TIE
+            either += fluid
+            np.maximum(own, either, out=own)
+    return e
 
 
 def decode(
@@ -82,11 +96,13 @@ def decode(
     wrong = np.flatnonzero(_out_of_order(place, len(chain.ordered)))
     for first in range(0, len(wrong), _BLOCK):
         columns = wrong[first : first + _BLOCK]
-        place[:, columns] = best_path(chain_scores(scores[:, :, columns], chain))
+        place[:, columns] = _decoded(scores, chain, columns)
     surfaces = _surfaces(place, scores, chain)
-    out = np.asarray(chain.ordered, np.uint8)[place]
+    out = np.asarray(chain.ordered, np.uint8).take(place)
     if chain.fluid is not None:
-        out[(labels == chain.fluid) & np.asarray(chain.retina)[place]] = chain.fluid
+        fluid = np.flatnonzero(labels == chain.fluid)
+        inside = np.asarray(chain.retina)[place.ravel()[fluid]]
+        out.ravel()[fluid[inside]] = chain.fluid
     return out, surfaces
 
 
@@ -94,73 +110,98 @@ def _places(labels: NDArray[np.uint8], chain: Chain) -> NDArray[np.uint8]:
     """Class indices (H, W) -> places in the chain; fluid becomes a place beyond the chain."""
     table = np.full(256, len(chain.ordered), np.uint8)
     table[list(chain.ordered)] = np.arange(len(chain.ordered), dtype=np.uint8)
-    return table[labels]
+    return table.take(labels)
 
 
 def _out_of_order(place: NDArray[np.uint8], length: int) -> NDArray[np.bool_]:
-    """Columns (W,) that are not their own answer: some row lies above its predecessor, or holds fluid."""
-    falls = np.any(place[1:] < place[:-1], axis=0)
-    return np.asarray(falls | np.any(place == length, axis=0), np.bool_)
+    """Columns (W,) that are not their own answer: some row lies above its predecessor, or holds fluid, the deepest place of all."""
+    return np.asarray(np.any(place[1:] < place[:-1], axis=0) | (place[-1] == length), np.bool_)
 
 
-def best_path(scores: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """The non-decreasing path with the highest sum through finite scores (K, H, W): places uint8 (H, W).
+def _decoded(scores: NDArray[np.floating], chain: Chain, columns: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """Places (H, n) of n rising columns; where they lie close, those in between are decoded too, which costs less than picking."""
+    first, last = columns[0], columns[-1] + 1
+    if last - first <= 2 * len(columns):
+        return best_path(scores[:, :, first:last], chain)[:, columns - first]
+    return best_path(scores.take(columns, axis=2), chain)
 
-    Of equally good paths, the one that stays longest in the deeper class.
+
+def best_path(scores: NDArray[np.floating], chain: Chain) -> NDArray[np.uint8]:
+    """The ordered labelling of log-probabilities (C, H, W) with the highest sum of `chain_scores`: places uint8 (H, W).
+
+    Of equally good ones, the one that stays longest in the deeper class.
     """
-    classes, rows, columns = scores.shape
-    scores = scores.astype(np.float64, copy=False)
-    came_from = np.empty((rows, classes, columns), np.uint8)
-    index = np.arange(classes, dtype=np.uint8)[:, None]
-    best = scores[:, 0]
-    for row in range(1, rows):
-        running = np.maximum.accumulate(best, axis=0)
-        np.maximum.accumulate(np.where(best >= running, index, 0), axis=0, out=came_from[row])
-        best = running + scores[:, row]
-    path = np.empty((rows, columns), np.uint8)
-    # argmax of the reversed order: the deepest class among equals, as in the rows above.
-    path[-1] = classes - 1 - best[::-1].argmax(axis=0)
-    every = np.arange(columns)
-    for row in range(rows - 1, 0, -1):
-        path[row - 1] = came_from[row, path[row], every]
-    return path
+    rows, columns = scores.shape[1:]
+    begins = _begins(_left(scores, chain))
+    thickness = np.diff(begins, axis=1, prepend=0, append=rows)
+    place = np.tile(np.arange(len(chain.ordered), dtype=np.uint8), columns)
+    return place.repeat(thickness.ravel()).reshape(columns, rows).T
+
+
+def _left(scores: NDArray[np.floating], chain: Chain) -> NDArray[np.bool_]:
+    """Whether M_l(z) is M_{l-1}(z), better than V_l(z): bool (H + L, L + 1, W), [d, l] for z = d - l."""
+    classes, (rows, columns) = len(chain.ordered), scores.shape[1:]
+    left = np.empty((rows + classes - 1, classes, columns), np.bool_)
+    # M, twice, from the row above the first one, where it is 0; above the first class it is -inf. Views of it at l - 1 and at l.
+    sums = np.zeros((2, classes + 1, columns))
+    sums[:, 0] = -np.inf
+    (shallower, same), (next_shallower, next_same) = ((each[:-1], each[1:]) for each in sums)
+    for e, leaves in zip(_diagonals(scores, chain), left, strict=True):
+        np.add(same, e, out=next_same)
+        np.greater(shallower, next_same, out=leaves)
+        np.maximum(shallower, next_same, out=next_same)
+        shallower, same, next_shallower, next_same = next_shallower, next_same, shallower, same
+    for diagonal in range(min(classes - 1, len(left))):
+        left[diagonal, diagonal + 1 :] = True  # above the first row every class but the first is left
+    return left
+
+
+def _diagonals(scores: NDArray[np.floating], chain: Chain) -> Iterator[NDArray[np.float64]]:
+    """e along the diagonals d = 0 .. H + L - 1: (L + 1, W) each, row d - l of class l, 0 beyond the image."""
+    classes, (rows, columns) = len(chain.ordered), scores.shape[1:]
+    count, kept = rows + classes - 1, classes - 1
+    step = min(count, max(_CHUNK // columns, kept, 1))
+    e = np.zeros((classes, kept + step, columns))  # the last L rows before and those of this step
+    by_class, by_row, by_column = e.strides
+    skewed = as_strided(e[:, kept:], (step, classes, columns), (by_row, by_class - by_row, by_column), writeable=False)
+    for first in range(0, count, step):
+        e[:, :kept] = e[:, step:]
+        new = scores[:, first : first + step]
+        chain_scores(new, chain, e[:, kept : kept + new.shape[1]])
+        e[:, kept + new.shape[1] :] = 0
+        yield from skewed[: count - first]
+
+
+def _begins(left: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Back along the choices: the first rows (W, L) of the classes but the first, H for none."""
+    diagonals, classes, columns = left.shape
+    at, up = np.arange(columns) + (classes - 1) * columns, np.array([0, columns])
+    leaves = np.empty((diagonals, columns), np.bool_)
+    for choices, here in zip(left.reshape(diagonals, -1)[::-1], leaves[::-1], strict=True):
+        choices.take(at, out=here, mode="clip")  # none is to be clipped: the other modes are slower
+        at -= up.take(here)
+    # Each column leaves each class but the first once: class l on the diagonal of the row before its first one.
+    left_on = np.flatnonzero(leaves.T) % diagonals
+    return np.asarray(left_on.reshape(columns, classes - 1) - np.arange(classes - 1), np.intp)
 
 
 def _surfaces(place: NDArray[np.uint8], scores: NDArray[np.floating], chain: Chain) -> NDArray[np.float32]:
     """Depths (L, W) of the L surfaces of ordered places (H, W), refined below a row.
 
-    Between the rows b - 1 (class u) and b (class v) the surface lies where e_u and e_v, linear between the row
-    centres, are equal; the decode is optimal, so there is one such point.
+    Between the rows b - 1 (class u) and b (class v) the surfaces u to v - 1 lie where e_u and e_v, linear between the
+    row centres, are equal; the decode is optimal, so there is one such point.
     """
     rows, columns = place.shape
-    count = len(chain.ordered) - 1
-    surfaces = np.zeros((count, columns), np.float32)
-    every = np.arange(columns)
-    for surface in range(count):
-        below = (place <= surface).sum(axis=0)  # first row of a deeper class; H where there is none
-        inside = np.flatnonzero((below > 0) & (below < rows))
-        surfaces[surface] = below
-        if not len(inside):
-            continue
-        row, column = below[inside], every[inside]
-        upper, lower = place[row - 1, column], place[row, column]
-        before = _advantage(scores, chain, (upper, lower), (row - 1, column))
-        after = _advantage(scores, chain, (lower, upper), (row, column))
-        total = before + after
-        share = np.divide(before, total, out=np.full(len(row), 0.5), where=total > 0)
-        surfaces[surface, inside] = row - 1 + np.clip(share, _MARGIN, 1 - _MARGIN)
+    surfaces = np.where(np.arange(len(chain.ordered) - 1)[:, None] < place[0], np.float32(0), np.float32(rows))
+    row, column = np.divmod(np.flatnonzero(place[1:] != place[:-1]), columns)
+    upper, lower, border = place[row, column], place[row + 1, column], np.arange(len(row))
+    above, below = (chain_scores(scores[:, at, column], chain) for at in (row, row + 1))
+    before = above[upper, border] - above[lower, border]
+    after = below[lower, border] - below[upper, border]
+    total = before + after
+    share = np.divide(before, total, out=np.full(len(row), 0.5), where=total > 0)
+    depth = row + np.clip(share, _MARGIN, 1 - _MARGIN)
+    for more in range((lower - upper).max(initial=0)):
+        here = upper + more < lower
+        surfaces[upper[here] + more, column[here]] = depth[here]
     return surfaces
-
-
-Places = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-Pixels = tuple[NDArray[np.intp], NDArray[np.intp]]
-
-
-def _advantage(scores: NDArray[np.floating], chain: Chain, places: Places, pixels: Pixels) -> NDArray[np.float64]:
-    """By how much e of the first of two places exceeds e of the second, at n pixels (rows, columns)."""
-    classes = np.asarray(chain.ordered)
-    one, other = (_finite(scores[classes[place], *pixels]) for place in places)
-    if chain.fluid is not None:
-        fluid, retina = _finite(scores[chain.fluid, *pixels]), np.asarray(chain.retina)
-        one, other = (np.where(retina[place], np.maximum(e, fluid + _TIE * e), e) for place, e in zip(places, (one, other), strict=True))
-    return one - other

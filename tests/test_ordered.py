@@ -59,6 +59,11 @@ def brute(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return sums.max(axis=0), np.array(best).T
 
 
+def chain_of(count: int) -> Chain:
+    """A chain of so many classes, none of them retina."""
+    return Chain(tuple(range(count)), None, (False,) * count)
+
+
 def total(scores: np.ndarray, path: np.ndarray) -> np.ndarray:
     rows, columns = path.shape
     return scores[path, np.arange(rows)[:, None], np.arange(columns)].sum(axis=0)
@@ -79,7 +84,7 @@ def without_fluid(labels: np.ndarray, surfaces: np.ndarray) -> bool:
 
 @given(hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 3)), elements=st.integers(-3, 3)))
 def test_the_best_path_is_the_best_of_all_paths(scores: np.ndarray) -> None:
-    path = best_path(scores)
+    path = best_path(scores, chain_of(len(scores)))
     assert path.dtype == np.uint8
     assert in_order(path).all()
     _, expected = brute(scores)
@@ -90,7 +95,40 @@ def test_the_best_path_is_the_best_of_all_paths(scores: np.ndarray) -> None:
 def test_the_best_path_of_fractional_scores_has_the_highest_sum(seed: int) -> None:
     scores = np.random.default_rng(seed).normal(size=(4, 7, 5))
     highest, _ = brute(scores)
-    np.testing.assert_allclose(total(scores, best_path(scores)), highest, rtol=1e-12)
+    np.testing.assert_allclose(total(scores, best_path(scores, chain_of(4))), highest, rtol=1e-12)
+
+
+def row_by_row(e: np.ndarray) -> np.ndarray:
+    """The same dynamic programme as it reads: V_l(z) = e_l(z) + max over k <= l of V_k(z - 1), for e (K, H, W)."""
+    classes, rows, columns = e.shape
+    path = np.empty((rows, columns), np.uint8)
+    for column in range(columns):
+        best, chosen = list(e[:, 0, column]), []
+        for row in range(1, rows):
+            chosen.append([max(range(deepest + 1), key=lambda place: (best[place], place)) for deepest in range(classes)])
+            best = [best[place] + e[deepest, row, column] for deepest, place in enumerate(chosen[-1])]
+        place = max(range(classes), key=lambda place: (best[place], place))
+        path[-1, column] = place
+        for row in range(rows - 1, 0, -1):
+            place = path[row - 1, column] = chosen[row - 1][place]
+    return path
+
+
+@given(anything() | log_probabilities(rows=40), st.sampled_from([CHAIN, DRY]), st.integers(1, 30))
+@settings(deadline=None)
+def test_the_best_path_is_that_of_the_programme_row_by_row_to_the_last_bit(scores: np.ndarray, chain: Chain, pixels: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ordered, "_CHUNK", pixels)  # so that scores are prepared a few rows at a time
+        path = best_path(scores, chain)
+    np.testing.assert_array_equal(path, row_by_row(chain_scores(scores, chain)))
+
+
+def test_the_best_path_of_a_whole_image_is_that_of_the_programme_row_by_row() -> None:
+    classes, rows, columns = 15, 700, 60  # more pixels than are prepared at a time
+    scores = np.random.default_rng(3).integers(-9, 0, (classes + 1, rows, columns)).astype(np.float32) / 4
+    chain = Chain(tuple(range(classes)), classes, tuple(0 < place < 12 for place in range(classes)))
+    assert rows * columns > ordered._CHUNK
+    np.testing.assert_array_equal(best_path(scores, chain), row_by_row(chain_scores(scores, chain)))
 
 
 # --- fluid and the impossible ----------------------------------------------------------------------------------------
@@ -133,7 +171,7 @@ def test_an_impossible_fluid_leaves_the_layers_as_they_are() -> None:
 
 def test_rows_without_any_possible_class_do_not_hide_the_others() -> None:
     scores = noise(200, 6, classes=4)
-    alone = best_path(chain_scores(scores, DRY))
+    alone = best_path(scores, DRY)
     gap = np.insert(scores, [100] * 50, np.nan, axis=1)
     labels, _ = decode(gap, DRY)
     np.testing.assert_array_equal(np.delete(labels, np.s_[100:150], axis=0), alone)
@@ -290,6 +328,21 @@ def test_the_size_of_a_block_changes_nothing(block: int) -> None:
         in_blocks = decode(scores, CHAIN)
     for ours, reference in zip(in_blocks, decode(scores, CHAIN), strict=True):
         np.testing.assert_array_equal(ours, reference)
+
+
+def with_a_stray_row(columns: int, wrong: list[int]) -> np.ndarray:
+    """Log-probabilities (5, 7, W) in order, but for the columns `wrong`."""
+    return np.concatenate([one_hot("0122123" if column in wrong else "0012233") for column in range(columns)], axis=2)
+
+
+@given(st.lists(st.integers(0, 29), unique=True))
+def test_whether_few_or_most_columns_need_it_those_alone_are_decoded(wrong: list[int]) -> None:
+    scores = with_a_stray_row(30, wrong)
+    scores[:2, 1] = scores[:2, 1].max(axis=0)  # as good: the argmax is the first of them, the decode takes the deeper one
+    labels, surfaces = decode(scores, CHAIN)
+    assert {"".join(map(str, column)) for column in np.delete(labels, wrong, axis=1).T} <= {"0012233"}
+    assert {"".join(map(str, column)) for column in labels[:, wrong].T} <= {"0122223"}
+    assert without_fluid(labels, surfaces)
 
 
 def test_more_columns_than_a_block_decode_like_single_columns() -> None:
