@@ -56,26 +56,19 @@ class Chain:
         return cls(ordered, fluid, retina)
 
 
-def _finite(scores: NDArray[np.floating], out: NDArray[np.float64]) -> None:
-    """Write scores to `out`, held within +-1e9; NaN is as impossible as -inf."""
-    out[...] = scores
-    if not (out.min(initial=0) >= -_IMPOSSIBLE and out.max(initial=0) <= _IMPOSSIBLE):  # a NaN is neither
-        np.fmax(out, -_IMPOSSIBLE, out=out)
-        np.fmin(out, _IMPOSSIBLE, out=out)
-
-
 def chain_scores(scores: NDArray[np.floating], chain: Chain, out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Log-probabilities (C, ...) of all classes -> e (L + 1, ...), those of the chain, with fluid counted for every retinal layer.
 
-    Finite: NaN and -inf become -1e9. Written to `out` if given.
+    Within +-1e9; NaN is as impossible as -inf. Written to `out` if given.
     """
     e = np.empty((len(chain.ordered), *scores.shape[1:])) if out is None else out
-    if chain.fluid is not None:
-        fluid = np.empty(e.shape[1:])
-        _finite(scores[chain.fluid], fluid)
+    lowest, highest = float(scores.min(initial=0)), float(scores.max(initial=0))
+    if not (lowest >= -_IMPOSSIBLE and highest <= _IMPOSSIBLE):  # NaN is neither
+        scores = np.fmin(np.fmax(scores.astype(np.float64), -_IMPOSSIBLE), _IMPOSSIBLE)
+    fluid = None if chain.fluid is None else scores[chain.fluid].astype(np.float64)
     for own, index, retina in zip(e, chain.ordered, chain.retina, strict=True):
-        _finite(scores[index], own)
-        if retina and chain.fluid is not None:
+        own[...] = scores[index]
+        if retina and fluid is not None:
             either = own * _TIE
             either += fluid
             np.maximum(own, either, out=own)
