@@ -10,13 +10,22 @@ import msgspec
 
 from octedge.card import ModelCard
 from octedge.edge.certificate import Certificate
+from octedge.edge.ledger import Ledger
 from octedge.train.manifest import Cohort
 from octedge.train.recipe import Recipe
 from octedge.train.select import Selection
 from octedge.train.tuning import Tuning
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
-KINDS = {"card": ModelCard, "certificate": Certificate, "cohort": Cohort, "recipe": Recipe, "selection": Selection, "tuning": Tuning}
+KINDS = {
+    "card": ModelCard,
+    "certificate": Certificate,
+    "cohort": Cohort,
+    "ledger": Ledger,
+    "recipe": Recipe,
+    "selection": Selection,
+    "tuning": Tuning,
+}
 
 
 def text(kind: type) -> str:

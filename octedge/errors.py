@@ -4,6 +4,7 @@
     +-- UsageError    the call itself is wrong: correct the arguments             (exit status 2)
     +-- ScanError     this scan cannot be used: skip it, go on with the others    (exit status 1)
     +-- ModelError    the model or its engine cannot be used: stop                (exit status 3)
+    |   +-- OutOfMemory   the engine has no memory for so much at a time: take less, else stop
     +-- OutputError   a result cannot be written (disk full, no permission): stop (exit status 1)
 
 Messages say what was got, what is needed and what to do; they never hold patient data.
@@ -30,6 +31,10 @@ class ModelError(OctedgeError):
     """The model bundle or its engine cannot be used."""
 
     exit_status = 3
+
+
+class OutOfMemory(ModelError):
+    """The engine has no memory for so many pixels at a time; with fewer it may."""
 
 
 class OutputError(OctedgeError):

@@ -26,7 +26,7 @@ def result(path: Path, classes: tuple[str, ...], shift: int = 0) -> Path:
     chosen = [surface_names(KEYS).index(name) for name in surface_names(classes)]
     labels = np.stack([np.roll(table[bscan.labels], shift, axis=0) for bscan in truth])
     surfaces = np.stack([bscan.surfaces[chosen] + shift for bscan in truth]).astype(np.float32)
-    answer = Segmentation("x", labels, surfaces, classes, surface_names(classes), Spacing(), "m", "e")
+    answer = Segmentation("x", 2, classes, surface_names(classes), Spacing(), "m", "e", labels=labels, surfaces=surfaces)
     write_atomic(path / "x.npz", lambda file: write_npz(file, answer))
     return path / "x.npz"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from octedge import errors
-from octedge.errors import ModelError, OctedgeError, OutputError, ScanError, UsageError
+from octedge.errors import ModelError, OctedgeError, OutOfMemory, OutputError, ScanError, UsageError
 
 
 @pytest.mark.parametrize(("error", "status"), [(ScanError, 1), (OutputError, 1), (UsageError, 2), (ModelError, 3)])
@@ -12,10 +12,11 @@ def test_each_error_has_its_exit_status(error: type[OctedgeError], status: int) 
     assert str(error("what was got")) == "what was got"
 
 
-def test_the_errors_are_one_tree_without_kinship_among_the_leaves() -> None:
-    leaves = [value for value in vars(errors).values() if isinstance(value, type) and value is not OctedgeError]
-    assert set(leaves) == {ScanError, OutputError, UsageError, ModelError}
-    assert all(leaf.__bases__ == (OctedgeError,) for leaf in leaves)
+def test_the_errors_are_one_tree_and_one_can_be_helped_by_asking_for_less() -> None:
+    found = {value for value in vars(errors).values() if isinstance(value, type) and value is not OctedgeError}
+    assert found == {ScanError, OutputError, UsageError, ModelError, OutOfMemory}
+    assert OutOfMemory.__bases__ == (ModelError,)
+    assert all(error.__bases__ == (OctedgeError,) for error in found - {OutOfMemory})
 
 
 def test_the_tree_drawn_at_the_top_shows_every_error_with_its_exit_status() -> None:

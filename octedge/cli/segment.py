@@ -1,6 +1,7 @@
 """`octedge segment`."""
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -53,6 +54,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One machine-readabl
 )
 @click.option("--axial-um", type=click.FloatRange(0.2, 50), callback=_number, help="Distance between rows, if the file does not say.")
 @click.option("--lateral-um", type=click.FloatRange(0.2, 500), callback=_number, help="Distance between columns, if the file does not say.")
+@click.option("--ledger", is_flag=True, help="Also write when each stage had each B-scan: NAME.ledger.json.")
 @JSON
 @click.pass_context
 def segment(  # noqa: PLR0913 - one per option
@@ -65,26 +67,28 @@ def segment(  # noqa: PLR0913 - one per option
     formats: tuple[str, ...],
     axial_um: float | None,
     lateral_um: float | None,
+    ledger: bool,
     as_json: bool,
 ) -> None:
     """Segment the scans in INPUTS (files and folders: DICOM, PNG/TIFF, NPZ, .vol) into the folder --out.
 
-    Ends with 0 if all are done, 1 if some were refused, 2 on a wrong call, 3 if the model or its engine cannot be used.
+    Ends with 0 if all are done, 1 if some scans or B-scans were refused, 2 on a wrong call, 3 if the model or its engine cannot be used.
     """
     sources = find(inputs)
     model = open_model(bundle, engine, complain, allow_fallback)
     make_folder(out)
-    job = Job(model, out, formats, axial_um, lateral_um, identities(sources))
-    refused = 0
+    job = Job(model, out, formats, axial_um, lateral_um, ledger, identities(sources))
+    ends: Counter[str] = Counter()
     for source in sources:
         with progress_bar(source.name, not as_json) as progress:
             outcome = run_one(source, job, progress)
-        refused += outcome.status == "refused"
+        ends[outcome.status] += 1
         if as_json:
             say_json(outcome)
         complain(summary(outcome))
-    complain(f"scans: {len(sources) - refused} done, {refused} refused; research use only")
-    ctx.exit(1 if refused else 0)
+    partial = f"{ends['partial']} in part, " if ends["partial"] else ""
+    complain(f"scans: {ends['done']} done, {partial}{ends['refused']} refused; research use only")
+    ctx.exit(0 if ends["done"] == len(sources) else 1)
 
 
 def bscans(frames: int, rows: int, columns: int) -> str:

@@ -1,6 +1,7 @@
 """What every engine checks in the same words: that the file is the variant's, the graph the card's, and the windows on its grid."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 from octedge.card import ModelCard, decode_card
 from octedge.edge.bundle import Bundle
 from octedge.edge.variant import FILES, Variant
-from octedge.errors import ModelError
+from octedge.errors import ModelError, OutOfMemory
 
 CARD_KEY = "octedge"  # of the ONNX metadata
 PRECISION_KEY = "octedge_precision"  # of the ONNX metadata; where it is absent, the graph is in fp32
 NODES = {"image": ("uint8", 4), "scores": ("float32", 4), "labels": ("uint8", 3)}  # inputs and outputs: type, rank
+_NO_MEMORY = re.compile(r"allocat|alloc_failed|bad_alloc|out of memory", re.IGNORECASE)  # of the system, of C++, of CUDA
 
 
 def source(bundle: Bundle, variant: Variant) -> Path:
@@ -61,6 +63,12 @@ def check_windows(windows: NDArray[np.uint8], card: ModelCard) -> None:
     if windows.dtype != np.uint8 or windows.ndim != 4 or windows.shape[1] != 1 or 0 in windows.shape or any(side % grid for side in sides):
         what = f"got windows of {windows.dtype} {windows.shape}; {card.id} needs uint8 (N, 1, P, V), P and V multiples of {grid}"
         raise ModelError(f"{what}; tile B-scans with octedge.segment")
+
+
+def call_failed(what: str, error: Exception, advice: str) -> ModelError:
+    """What to raise where a library fails on windows: `OutOfMemory` if that is what its words say."""
+    kind = OutOfMemory if _NO_MEMORY.search(str(error)) else ModelError
+    return kind(f"{what}: {one_line(error)}; {advice}")
 
 
 def one_line(error: Exception) -> str:

@@ -1,56 +1,96 @@
 """A model ready to use: a bundle and the engine that runs it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octedge.edge.bundle import Bundle, open_bundle
-from octedge.edge.clock import Clock
 from octedge.edge.engine import open_engine, quiet
+from octedge.edge.ledger import Ledger, Times, make_ledger
+from octedge.edge.pipeline import Answer, Arrival, Pipeline
 from octedge.edge.variant import NamedEngine
 from octedge.errors import ScanError
+from octedge.flow import ahead
 from octedge.scan import Scan
-from octedge.segment import Segmentation, plan, segment_scan
+from octedge.segment import About, Segmentation
+
+DECODED = 2  # B-scans that wait for the engine
+SHOWN = 10  # numbers in a note
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A bundle and its engine; `segment` answers scans."""
+    """A bundle and its engine; `segment` answers scans. Up to `batch` B-scans share a call of the engine, if it has room for them."""
 
     bundle: Bundle
     engine: NamedEngine
+    batch: int = 1
 
-    def segment(self, scan: Scan, progress: Callable[[int, int], None] | None = None, clock: Clock | None = None) -> Segmentation:
-        """Segment all F B-scans; `progress` hears how many are done of how many, `clock` counts the stages read, engine and order.
+    def segment(self, scan: Scan, progress: Callable[[int, int], None] | None = None) -> Segmentation:
+        """Segment all F B-scans; `progress` hears how many are done of how many.
 
-        Raises `ScanError` if a B-scan cannot be decoded or the results do not fit into memory.
+        A B-scan that cannot be decoded is named in `failed`. Raises `ScanError` if none can, or the results do not fit into memory.
         """
-        clock = clock or Clock()
-        card = self.bundle.card
-        labels, surfaces = _room(scan, len(card.surfaces))
-        timed = replace(scan, decode=clock.timed("read", scan.decode))
-        answers = segment_scan(timed, clock.timed("engine", self.engine), card)
-        with clock.stage("order"):
-            for index, layers in enumerate(answers):
-                labels[index], surfaces[index] = layers.labels, layers.surfaces
+        labels, surfaces = _room(scan, len(self.bundle.card.surfaces))
+        run = self.run(scan)
+        with closing(run.answers()) as answers:
+            for answer in answers:
+                labels[answer.index], surfaces[answer.index] = answer.layers.labels, answer.layers.surfaces
                 if progress is not None:
-                    progress(index + 1, scan.frames)
-        factor = plan(card, scan.rows, scan.spacing).factor
-        return Segmentation(
-            scan.name,
-            labels,
-            surfaces,
-            card.structures,
-            card.surfaces,
-            scan.spacing,
-            card.id,
-            self.engine.name,
-            factor,
-            scan.notes + _scale_notes(scan, factor),
-        )
+                    progress(answer.index + 1, scan.frames)
+        about = {each.name: getattr(run.about, each.name) for each in fields(About)}
+        return Segmentation(**about, labels=labels, surfaces=surfaces)
+
+    def run(self, scan: Scan) -> "Run":
+        """The scan on its way through the model, for whoever takes its answers one by one."""
+        return Run(self, scan)
+
+
+class Run:
+    """A scan on its way through a model; `whole` are the times of what is done once for all B-scans."""
+
+    def __init__(self, model: Model, scan: Scan) -> None:
+        self.scan = scan
+        self.whole = Times()
+        self._model = model
+        self._pipeline = Pipeline(model.engine, model.bundle.card, (scan.rows, scan.columns), scan.spacing, model.batch)
+        self._times: dict[int, Times] = {}
+        self._failed: dict[int, str] = {}
+
+    def answers(self) -> Generator[Answer, None, None]:
+        """The answers for all F B-scans, in order, while later ones are worked on; close it to stop.
+
+        Raises `ModelError` if the engine fails, `ScanError` if it lacks memory, and at the end if no B-scan could be decoded.
+        """
+        with closing(self._pipeline.answers(ahead(_decoded(self.scan), DECODED))) as answers:
+            for answer in answers:
+                if answer.fault:
+                    self._failed[answer.index] = answer.fault
+                else:
+                    self._times[answer.index] = answer.times
+                yield answer
+        if len(self._failed) == self.scan.frames:
+            raise ScanError(f"{self.scan.name}: none of its {self.scan.frames} B-scans can be decoded; the first: {self._failed[0]}")
+
+    @property
+    def about(self) -> About:
+        """What the answers mean, as far as it is known; all of it when they have come."""
+        scan, card, factor = self.scan, self._model.bundle.card, self._pipeline.how.factor
+        notes = (*scan.notes, *_scale_notes(scan, factor), *self._pipeline.notes, *_failure_notes(self._failed, scan.frames))
+        return About(
+            scan.name, scan.frames, card.structures, card.surfaces, scan.spacing, card.id, self._model.engine.name, factor, notes,
+            dict(self._failed),
+        )  # fmt: skip
+
+    def ledger(self) -> Ledger:
+        """When each stage had each B-scan."""
+        size = self.scan.rows, self.scan.columns
+        return make_ledger(self._model.bundle.card.id, self._model.engine.name, size, self._times, self.whole)
 
 
 def open_model(
@@ -62,6 +102,19 @@ def open_model(
     """
     opened = open_bundle(bundle)
     return Model(opened, open_engine(opened, engine, tell, allow_fallback))
+
+
+def _decoded(scan: Scan) -> Generator[Arrival, None, None]:
+    """The B-scans one by one; of one that cannot be decoded, why."""
+    for index in range(scan.frames):
+        times = Times()
+        try:
+            with times.stage("decode"):
+                frame = scan.frame(index)
+        except ScanError as error:
+            yield Arrival(index, times, fault=str(error).removeprefix(f"{scan.name}: "))
+        else:
+            yield Arrival(index, times, frame)
 
 
 def _room(scan: Scan, surfaces: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -86,3 +139,12 @@ def _scale_notes(scan: Scan, factor: float) -> tuple[str, ...]:
         return ()
     axial_um = scan.spacing.axial * 1000
     return (f"rows scaled by {factor:.2f} from {axial_um:.2f} to {axial_um / factor:.2f} um for the network",)
+
+
+def _failure_notes(failed: dict[int, str], frames: int) -> tuple[str, ...]:
+    """Which B-scans have no answer, and why the first of them has none."""
+    if not failed:
+        return ()
+    numbers = ", ".join(map(str, islice(failed, SHOWN))) + ", ..." * (len(failed) > SHOWN)
+    which = f"{len(failed)} of {frames} B-scans could not be decoded and have no answer: {numbers} (counted from 0)"
+    return (f"{which}; the first: {next(iter(failed.values()))}",)

@@ -14,7 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
 from octedge.card import ModelCard
 from octedge.edge.bundle import Bundle
-from octedge.edge.contract import check_graph, check_metadata, check_windows, one_line, sha256_of, source
+from octedge.edge.contract import call_failed, check_graph, check_metadata, check_windows, one_line, sha256_of, source
 from octedge.edge.gpu import gpus, missing
 from octedge.edge.machine import cores
 from octedge.edge.variant import Backend, Variant
@@ -52,8 +52,8 @@ class OrtEngine:
         try:
             scores, labels = self._session.run(["scores", "labels"], {"image": windows})
         except _ERRORS as error:
-            what = f"{self.name} failed on windows {windows.shape}: {one_line(error)}"
-            raise ModelError(f"{what}; free memory, or export the bundle anew") from error
+            what = f"{self.name} failed on windows {windows.shape}"
+            raise call_failed(what, error, "free memory, or export the bundle anew") from error
         return scores, labels
 
 

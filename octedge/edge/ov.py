@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from octedge.card import ModelCard
 from octedge.edge.bundle import Bundle
-from octedge.edge.contract import check_graph, check_metadata, check_windows, one_line, sha256_of, source
+from octedge.edge.contract import call_failed, check_graph, check_metadata, check_windows, one_line, sha256_of, source
 from octedge.edge.machine import cores
 from octedge.edge.variant import Backend, Variant
 from octedge.errors import ModelError
@@ -59,8 +59,8 @@ class OpenVinoEngine:
             # A request of its own for every call costs nothing measurable, and calls from several threads do not meet.
             answer = self._compiled.create_infer_request().infer({"image": windows})
         except RuntimeError as error:
-            what = f"{self.name} failed on windows {windows.shape}: {_line(error)}"
-            raise ModelError(f"{what}; free memory, or use another engine") from error
+            what = f"{self.name} failed on windows {windows.shape}"
+            raise call_failed(what, _plain(error), "free memory, or use another engine") from error
         return answer["scores"][:count], answer["labels"][:count]
 
 
@@ -128,5 +128,9 @@ def _shape(shape: openvino.PartialShape) -> list[int | None]:
 
 
 def _line(error: Exception) -> str:
+    return one_line(_plain(error))
+
+
+def _plain(error: Exception) -> Exception:
     """What OpenVINO says, without the places in its own sources."""
-    return one_line(RuntimeError(re.sub(r"Exception from \S+:\d+:|Check '.*?' failed at \S+:", " ", str(error))))
+    return RuntimeError(re.sub(r"Exception from \S+:\d+:|Check '.*?' failed at \S+:", " ", str(error)))

@@ -1,41 +1,62 @@
 """The result NPZ: every number of a segmentation in one file that numpy alone can read."""
 
 import zipfile
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from octedge.segment import Segmentation
+from octedge.errors import UsageError
+from octedge.segment import About, Layers, Segmentation
 
 
 def write_npz(file: BinaryIO, result: Segmentation) -> None:
     """Write labels uint8 (F, H, W), surfaces float32 (F, L, W) and what they mean; loads without pickle.
 
-    `spacing_mm` float64 (3,) is axial, lateral, between, NaN where unknown. The same result gives the same bytes.
+    `spacing_mm` float64 (3,) is axial, lateral, between, NaN where unknown; `failed_frames` int64 those that could not be decoded.
+    The same result gives the same bytes.
     """
-    spacing = result.spacing
-    arrays: dict[str, Any] = {
-        "labels": result.labels,
-        "surfaces": result.surfaces,
-        "structures": np.array(result.structures, dtype=np.str_),
-        "surface_names": np.array(result.surface_names, dtype=np.str_),
+    frames, rows, columns = result.labels.shape
+    layers = (Layers(labels, surfaces) for labels, surfaces in zip(result.labels, result.surfaces, strict=True))
+    write_npz_by_frame(file, (frames, rows, columns), layers, lambda: result)
+
+
+def write_npz_by_frame(file: BinaryIO, shape: tuple[int, int, int], layers: Iterable[Layers], about: Callable[[], About]) -> None:
+    """The same file, written while the answers to (F, H, W) B-scans come: no labels are held; `about` is asked for after the last one."""
+    with zipfile.ZipFile(file, "w") as archive:
+        surfaces = []
+        # Labels shrink a hundredfold at the fastest level; the rest is small or does not shrink.
+        with archive.open(_entry("labels", zipfile.ZIP_DEFLATED), "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for each in layers:
+                member.write(np.ascontiguousarray(each.labels).data)
+                surfaces.append(each.surfaces)
+        if len(surfaces) != shape[0]:
+            raise UsageError(f"{len(surfaces)} answers came for {shape[0]} B-scans; needed is one for each")
+        for name, array in {"surfaces": np.stack(surfaces), **_words(about())}.items():
+            with archive.open(_entry(name, zipfile.ZIP_STORED), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _words(about: About) -> dict[str, NDArray[Any]]:
+    """All but the labels and the surfaces."""
+    spacing = about.spacing
+    return {
+        "structures": np.array(about.structures, dtype=np.str_),
+        "surface_names": np.array(about.surface_names, dtype=np.str_),
         "spacing_mm": np.array([np.nan if mm is None else mm for mm in (spacing.axial, spacing.lateral, spacing.between)]),
         "spacing_source": np.array(spacing.source),
-        "model": np.array(result.model),
-        "engine": np.array(result.engine),
-        "factor": np.array(result.factor),
-        "notes": np.array(result.notes, dtype=np.str_),
+        "model": np.array(about.model),
+        "engine": np.array(about.engine),
+        "factor": np.array(about.factor),
+        "notes": np.array(about.notes, dtype=np.str_),
+        "failed_frames": np.array(sorted(about.failed), np.int64),
     }
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            # Labels shrink a hundredfold at the fastest level; the rest is small or does not shrink.
-            _write(archive, name, np.asarray(array), zipfile.ZIP_DEFLATED if name == "labels" else zipfile.ZIP_STORED)
 
 
-def _write(archive: zipfile.ZipFile, name: str, array: NDArray[Any], compression: int) -> None:
+def _entry(name: str, compression: int) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(f"{name}.npy")  # with the format's earliest date: nothing in the file depends on the clock
     entry.compress_type = compression
     entry._compresslevel = 1  # type: ignore[attr-defined]
-    with archive.open(entry, "w", force_zip64=True) as member:
-        np.lib.format.write_array(member, array, allow_pickle=False)
+    return entry

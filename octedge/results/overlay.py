@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from octedge.anatomy import is_ordered, members, structure
 from octedge.scan import Frame, Spacing
-from octedge.segment import Segmentation
+from octedge.segment import About
 
 RGB = NDArray[np.uint8]
 
@@ -26,22 +26,12 @@ _BACK, _TEXT, _DIM = (18, 18, 20), (235, 235, 235), (165, 165, 165)
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One B-scan's part of a result: labels uint8 (H, W), surfaces float32 (L, W), and its number among F."""
+    """One B-scan's part of a result: its number among F, labels uint8 (H, W), surfaces float32 (L, W)."""
 
-    result: Segmentation
+    about: About
     index: int
-
-    @property
-    def labels(self) -> NDArray[np.uint8]:
-        """(H, W)."""
-        labels: NDArray[np.uint8] = self.result.labels[self.index]
-        return labels
-
-    @property
-    def surfaces(self) -> NDArray[np.float32]:
-        """(L, W)."""
-        surfaces: NDArray[np.float32] = self.result.surfaces[self.index]
-        return surfaces
+    labels: NDArray[np.uint8]
+    surfaces: NDArray[np.float32]
 
 
 def write_overlay(file: BinaryIO, frame: Frame, view: View) -> None:
@@ -59,16 +49,16 @@ def overlay(frame: Frame, view: View) -> Image.Image:
     first = (_PAD, _PAD + _ROW + 6)
     second = (first[0] + width + _PAD, first[1]) if beside else (first[0], first[1] + height + _PAD)
     legend_at = (second[0] + width + 2 * _PAD, first[1])
-    bottom = max(second[1] + height, first[1] + _legend_height(view.result))
-    notes = wrap(_notes(view.result), legend_at[0] + _legend_width(view.result) - 2 * _PAD, _font())
-    size = (legend_at[0] + _legend_width(view.result), bottom + _PAD + len(notes) * _ROW + _PAD)
+    bottom = max(second[1] + height, first[1] + _legend_height(view.about))
+    notes = wrap(_notes(view.about), legend_at[0] + _legend_width(view.about) - 2 * _PAD, _font())
+    size = (legend_at[0] + _legend_width(view.about), bottom + _PAD + len(notes) * _ROW + _PAD)
     picture = Image.new("RGB", size, _BACK)
     picture.paste(Image.fromarray(raw), first)
     picture.paste(Image.fromarray(drawn), second)
     pen = ImageDraw.Draw(picture)
     _title(pen, view, size[0])
-    _scale_bars(pen, view.result.spacing, (first[0], first[1] + height), (height, width), zoom)
-    _legend(pen, view.result, legend_at)
+    _scale_bars(pen, view.about.spacing, (first[0], first[1] + height), (height, width), zoom)
+    _legend(pen, view.about, legend_at)
     for line, text in enumerate(notes):
         pen.text((_PAD, bottom + _PAD + line * _ROW), text, _DIM, _font())
     return picture
@@ -76,14 +66,14 @@ def overlay(frame: Frame, view: View) -> Image.Image:
 
 def draw(frame: Frame, view: View, zoom: int = 1) -> RGB:
     """B-scan (H, W) -> RGB (H * zoom, W * zoom, 3): fluid tinted, each surface a thin line in the colour of the layer below it."""
-    result = view.result
+    about = view.about
     picture = np.repeat(frame[:, :, None], 3, axis=2).astype(np.float32)
-    for index, group in enumerate(result.structures):
+    for index, group in enumerate(about.structures):
         if not is_ordered(group):
             inside = view.labels == index
             picture[inside] += _TINT * (np.array(_colour(group), np.float32) - picture[inside])
     picture = np.repeat(np.repeat(picture, zoom, axis=0), zoom, axis=1)
-    below = [group for group in result.structures if is_ordered(group)][1:]
+    below = [group for group in about.structures if is_ordered(group)][1:]
     columns = (np.arange(picture.shape[1] + 1) / zoom) - 0.5  # the left edge of every picture column, in B-scan columns
     ends = np.concatenate([view.surfaces[1:], np.full_like(view.surfaces[:1], len(frame))])
     for surface, end, group in zip(view.surfaces, ends, below, strict=True):
@@ -120,16 +110,16 @@ def _font(size: int = _FONT) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _title(pen: ImageDraw.ImageDraw, view: View, width: int) -> None:
     """What this is, on the left; what it may be used for, on the right."""
-    result = view.result
-    pen.text((_PAD, _PAD - 3), f"{result.name}   B-scan {view.index + 1}/{len(result.labels)}   model {result.model}", _TEXT, _font())
+    about = view.about
+    pen.text((_PAD, _PAD - 3), f"{about.name}   B-scan {view.index + 1}/{about.frames}   model {about.model}", _TEXT, _font())
     use = "research use only"
     pen.text((width - _PAD - pen.textlength(use, _font()), _PAD - 3), use, (240, 170, 60), _font())
 
 
-def _entries(result: Segmentation) -> list[tuple[str, str]]:
+def _entries(about: About) -> list[tuple[str, str]]:
     """The legend's (class, words): every class but the topmost, which begins at no surface."""
-    topmost = next(group for group in result.structures if is_ordered(group))
-    return [(group, _words(group)) for group in result.structures if group != topmost]
+    topmost = next(group for group in about.structures if is_ordered(group))
+    return [(group, _words(group)) for group in about.structures if group != topmost]
 
 
 def _words(group: str) -> str:
@@ -140,19 +130,19 @@ def _words(group: str) -> str:
     return " + ".join(key.upper() if len(key) <= 3 else key for key in keys)
 
 
-def _legend_width(result: Segmentation) -> int:
-    return 30 + 2 * _PAD + int(max(_font().getlength(words) for words in ["upper boundary of", *(words for _, words in _entries(result))]))
+def _legend_width(about: About) -> int:
+    return 30 + 2 * _PAD + int(max(_font().getlength(words) for words in ["upper boundary of", *(words for _, words in _entries(about))]))
 
 
-def _legend_height(result: Segmentation) -> int:
-    return (len(_entries(result)) + 1) * _ROW
+def _legend_height(about: About) -> int:
+    return (len(_entries(about)) + 1) * _ROW
 
 
-def _legend(pen: ImageDraw.ImageDraw, result: Segmentation, at: tuple[int, int]) -> None:
+def _legend(pen: ImageDraw.ImageDraw, about: About, at: tuple[int, int]) -> None:
     """Names beside a piece of line for a surface, a box for what is tinted."""
     left, top = at
     pen.text((left, top), "upper boundary of", _DIM, _font())
-    for row, (group, words) in enumerate(_entries(result), start=1):
+    for row, (group, words) in enumerate(_entries(about), start=1):
         y = top + row * _ROW + _ROW // 2
         half = 1 if is_ordered(group) else 6
         pen.rectangle((left, y - half, left + 20, y + half), _colour(group))
@@ -192,10 +182,10 @@ def _length(mm: float) -> str:
     return f"{mm:g} mm" if mm >= 1 else f"{mm * 1000:g} um"
 
 
-def _notes(result: Segmentation) -> str:
+def _notes(about: About) -> str:
     """Pixel sizes with their source, then the notes."""
-    known = result.spacing.axial is not None or result.spacing.lateral is not None
-    return "; ".join((describe_spacing(result.spacing),) * known + result.notes)
+    known = about.spacing.axial is not None or about.spacing.lateral is not None
+    return "; ".join((describe_spacing(about.spacing),) * known + about.notes)
 
 
 def describe_spacing(spacing: Spacing) -> str:

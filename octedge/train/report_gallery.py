@@ -10,7 +10,7 @@ from PIL import Image
 from octedge.anatomy import is_ordered, members, structure
 from octedge.results.overlay import View, draw
 from octedge.scan import Frame, Spacing
-from octedge.segment import Segmentation
+from octedge.segment import About
 from octedge.train.cohort import Set
 from octedge.train.evidence import Evidence, Seen, look_at
 from octedge.train.report_plots import data_uri
@@ -78,9 +78,9 @@ def _picture(frame: Frame, labels: NDArray[np.uint8], surfaces: NDArray[np.float
     middle = slice(step // 2, width * step, step)
     lines = (fill(surfaces[:, middle], len(frame)) + 0.5) / step - 0.5
     marked = labels[step // 2 : height * step : step, middle]
-    result = Segmentation("", marked[None], lines.astype(np.float32)[None], groups, (), Spacing(), "", "")
+    view = View(About("", 1, groups, (), Spacing(), "", ""), 0, marked, lines.astype(np.float32))
     file = io.BytesIO()
-    Image.fromarray(draw(small, View(result, 0), 2 if width * 2 <= WIDE else 1)).save(file, "WEBP", quality=78, method=4)
+    Image.fromarray(draw(small, view, 2 if width * 2 <= WIDE else 1)).save(file, "WEBP", quality=78, method=4)
     return data_uri(file.getvalue(), "image/webp")
 
 

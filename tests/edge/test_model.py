@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import octedge
-from octedge.edge.clock import Clock
 from octedge.edge.model import Model, open_model
 from octedge.errors import ScanError
 from octedge.scan import Scan, Spacing
@@ -59,9 +58,34 @@ def test_a_scan_of_unknown_scale_says_so(model):
     assert result.notes[-1] == "scale unknown: rows taken as they are; results in pixels; give --axial-um"
 
 
-def test_a_broken_frame_refuses_the_scan(model):
-    with pytest.raises(ScanError, match="frame 1 decodes to"):
-        model.segment(replace(SCAN, decode=lambda index: noise(index)[: 50 - index]))
+def torn(*bad):
+    """Frames of which some are a row short."""
+    return lambda index: noise(index)[: 49 if index in bad else 50]
+
+
+def test_a_broken_frame_costs_that_frame_and_is_named(model):
+    whole, result = model.segment(SCAN), model.segment(replace(SCAN, decode=torn(1)))
+    assert result.failed == {1: "frame 1 decodes to uint8 (49, 171), needed is uint8 (50, 171); the file is probably damaged"}
+    assert (result.labels[1] == 255).all()
+    assert np.isnan(result.surfaces[1]).all()
+    for index in (0, 2):
+        assert np.array_equal(result.labels[index], whole.labels[index])
+        assert np.array_equal(result.surfaces[index], whole.surfaces[index])
+    which = "1 of 3 B-scans could not be decoded and have no answer: 1 (counted from 0); the first: "
+    assert result.notes == ("from the scan", which + result.failed[1])
+    assert whole.failed == {}
+
+
+def test_a_note_names_a_few_of_many_broken_frames(model):
+    result = model.segment(replace(SCAN, frames=15, decode=torn(*range(14))))
+    assert len(result.failed) == 14
+    assert " 14 of 15 B-scans could not" in " " + result.notes[-1]
+    assert ": 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... (counted from 0)" in result.notes[-1]
+
+
+def test_a_scan_of_broken_frames_is_refused(model):
+    with pytest.raises(ScanError, match="noise: none of its 3 B-scans can be decoded; the first: frame 0 decodes to"):
+        model.segment(replace(SCAN, decode=torn(0, 1, 2)))
 
 
 def test_a_scan_larger_than_memory_is_refused_in_words(model):
@@ -69,23 +93,14 @@ def test_a_scan_larger_than_memory_is_refused_in_words(model):
         model.segment(replace(SCAN, frames=10**6, rows=10**6, columns=10**4))
 
 
-def test_stages_are_counted(model):
-    clock = Clock()
-    model.segment(SCAN, clock=clock)
-    assert set(clock.seconds) == {"read", "engine", "order"}
-    assert all(seconds > 0 for seconds in clock.seconds.values())
-
-
-def test_a_stage_within_a_stage_is_counted_once(monkeypatch):
-    times = iter([0.0, 10.0, 13.0, 20.0, 100.0, 101.0])
-    monkeypatch.setattr("octedge.edge.clock.time.perf_counter", lambda: next(times))
-    clock = Clock()
-    with clock.stage("outer"):
-        clock.timed("inner", lambda: None)()
-    with clock.stage("inner"):
+def test_a_run_knows_when_each_stage_had_each_frame(model):
+    run = model.run(replace(SCAN, decode=torn(1)))
+    for _ in run.answers():
         pass
-    assert clock.seconds == {"inner": 4.0, "outer": 17.0}
-    assert clock.total == 21.0
+    ledger = run.ledger()
+    assert [bscan.index for bscan in ledger.bscans] == [0, 2]
+    assert {tuple(span.stage for span in bscan.spans) for bscan in ledger.bscans} == {("decode", "tile", "engine", "stitch")}
+    assert (ledger.model, ledger.engine, ledger.rows, ledger.columns) == ("tiny", model.engine.name, 50, 171)
 
 
 def test_the_package_offers_it(tmp_path, monkeypatch):

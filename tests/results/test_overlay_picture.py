@@ -12,7 +12,7 @@ from octedge.anatomy import surface_names
 from octedge.results import overlay as module
 from octedge.results.overlay import View, describe_spacing, draw, overlay, write_overlay
 from octedge.scan import Spacing
-from octedge.segment import Segmentation
+from octedge.segment import About
 
 CLASSES = ("vitreous", "nfl", "gcl+ipl", "choroid", "fluid")
 NFL, GCL, CHOROID, FLUID = (230, 159, 0), (0, 114, 178), (204, 121, 167), (20, 40, 255)
@@ -23,10 +23,7 @@ def view(surfaces: list[float] | np.ndarray, labels: np.ndarray | None = None, s
     depths = np.asarray(surfaces, np.float32)
     depths = np.broadcast_to(depths[:, None], (3, 80)) if depths.ndim == 1 else depths
     labels = np.zeros((60, 80), np.uint8) if labels is None else labels
-    result = Segmentation(
-        "scan7", np.stack([labels] * frames), np.stack([depths] * frames), CLASSES, surface_names(CLASSES), spacing, "tiny", "ort"
-    )
-    return View(result, frames - 1)
+    return View(About("scan7", frames, CLASSES, surface_names(CLASSES), spacing, "tiny", "ort"), frames - 1, labels, depths)
 
 
 @given(st.floats(3, 50), st.sampled_from([1, 2]))
@@ -76,10 +73,9 @@ def test_fluid_is_tinted_and_nothing_else_is():
 @pytest.mark.parametrize("shape", [(60, 80), (300, 200), (500, 800), (800, 720), (4, 3)])
 def test_the_raw_b_scan_is_in_the_picture_as_it_is(shape):
     frame = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    labels = np.zeros(shape, np.uint8)
-    result = Segmentation("s", labels[None], np.zeros((1, 3, shape[1]), np.float32), CLASSES, surface_names(CLASSES), Spacing(), "m", "e")
+    about = About("s", 1, CLASSES, surface_names(CLASSES), Spacing(), "m", "e")
     file = io.BytesIO()
-    write_overlay(file, frame, View(result, 0))
+    write_overlay(file, frame, View(about, 0, np.zeros(shape, np.uint8), np.zeros((3, shape[1]), np.float32)))
     picture = np.asarray(Image.open(file))
     zoom = 2 if max(shape) < 700 else 1
     top, left = module._PAD + module._ROW + 6, module._PAD
@@ -92,8 +88,8 @@ def white_runs(spacing: Spacing) -> tuple[int, int]:
     """The longest vertical and horizontal run of the text's white in the raw part, in pixels."""
     frame = np.zeros((600, 800), np.uint8)
     labels = np.zeros((600, 800), np.uint8)
-    result = Segmentation("s", labels[None], np.zeros((1, 3, 800), np.float32), CLASSES, surface_names(CLASSES), spacing, "m", "e")
-    picture = np.asarray(overlay(frame, View(result, 0)))
+    about = About("s", 1, CLASSES, surface_names(CLASSES), spacing, "m", "e")
+    picture = np.asarray(overlay(frame, View(about, 0, labels, np.zeros((3, 800), np.float32))))
     top, left = module._PAD + module._ROW + 6, module._PAD
     white = (picture[top : top + 600, left : left + 800] == module._TEXT).all(axis=2)
     return max(map(run, white.T)), max(map(run, white))

@@ -2,20 +2,22 @@
 
 import io
 import math
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from octedge.anatomy import KEYS, surface_names
-from octedge.results.npz import write_npz
+from octedge.errors import UsageError
+from octedge.results.npz import write_npz, write_npz_by_frame
 from octedge.scan import Spacing
-from octedge.segment import Segmentation
+from octedge.segment import Layers, Segmentation
 
 RNG = np.random.default_rng(0)
 RESULT = Segmentation(
     "scan7",
-    np.sort(RNG.integers(0, 16, (3, 200, 40), dtype=np.uint8), axis=1),
-    RNG.random((3, 14, 40), dtype=np.float32),
+    3,
     KEYS,
     surface_names(KEYS),
     Spacing(0.00387, None, 0.12, "a test"),
@@ -23,6 +25,9 @@ RESULT = Segmentation(
     "an engine",
     0.5,
     ("a note", "\u00e4nother"),
+    {2: "torn", 0: "empty"},
+    labels=np.sort(RNG.integers(0, 16, (3, 200, 40), dtype=np.uint8), axis=1),
+    surfaces=RNG.random((3, 14, 40), dtype=np.float32),
 )
 
 
@@ -45,14 +50,16 @@ def test_it_holds_what_the_contract_says_without_pickle():
     words = {name: found[name].item() for name in ("spacing_source", "model", "engine", "factor")}
     assert words == {"spacing_source": "a test", "model": "tiny", "engine": "an engine", "factor": 0.5}
     assert found["notes"].tolist() == list(RESULT.notes)
+    assert found["failed_frames"].tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("notes", [(), ("one",)])
 def test_no_note_and_one_note_are_lists_too(notes):
-    result = Segmentation("x", RESULT.labels, RESULT.surfaces, KEYS, RESULT.surface_names, Spacing(), "m", "e", notes=notes)
+    result = replace(RESULT, spacing=Spacing(), notes=notes, failed={})
     with np.load(io.BytesIO(written(result)), allow_pickle=False) as file:
         assert file["notes"].shape == (len(notes),)
         assert np.isnan(file["spacing_mm"]).all()
+        assert file["failed_frames"].shape == (0,)
 
 
 def test_the_same_result_gives_the_same_bytes(monkeypatch):
@@ -63,3 +70,33 @@ def test_the_same_result_gives_the_same_bytes(monkeypatch):
 
 def test_labels_are_compressed():
     assert len(written(RESULT)) < RESULT.labels.nbytes / 2 + RESULT.surfaces.nbytes
+
+
+def test_frame_by_frame_it_holds_no_labels_and_asks_what_they_mean_when_all_are_there():
+    shape, asked, file = (40, 400, 300), [], io.BytesIO()
+
+    def layers():
+        for index in range(shape[0]):
+            assert not asked
+            yield Layers(np.full(shape[1:], index, np.uint8), np.full((3, 300), index, np.float32))
+
+    def about():
+        asked.append(True)
+        return RESULT
+
+    tracemalloc.start()
+    write_npz_by_frame(file, shape, layers(), about)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < np.prod(shape) / 2
+    with np.load(io.BytesIO(file.getvalue()), allow_pickle=False) as found:
+        assert (found["labels"] == np.arange(40)[:, None, None]).all()
+        assert found["labels"].shape == shape
+        assert (found["surfaces"] == np.arange(40)[:, None, None]).all()
+
+
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_one_answer_for_each_frame_is_needed(count):
+    layers = [Layers(RESULT.labels[0], RESULT.surfaces[0])] * count
+    with pytest.raises(UsageError, match=f"{count} answers came for 3 B-scans"):
+        write_npz_by_frame(io.BytesIO(), RESULT.labels.shape, layers, lambda: RESULT)
