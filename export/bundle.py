@@ -1,40 +1,52 @@
-"""A run folder to a bundle: ONNX, card, golden answers, model card in words, checksums; nothing is written before it agrees with torch."""
+"""A run folder to a bundle: ONNX in every precision that stays true, card, golden answers, model card in words, checksums."""
 
 import hashlib
-import io
+import tempfile
 from collections.abc import Callable
-from dataclasses import replace
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
+import onnx
 
-import octedge
+from export.card import make_card
+from export.fp16 import to_fp16
+from export.golden import answered, encode_golden, held_out_frames, phantom_frames
+from export.int8 import to_int8
 from export.model_card import model_card
 from export.to_onnx import to_graph, write_onnx
-from octedge.card import ModelCard, Score, Source, encode_card
-from octedge.edge.bundle import write_sums
+from octedge.card import ModelCard, Precision, encode_card
+from octedge.edge.bundle import SUMS, Golden, write_sums
+from octedge.edge.certificate import compare, shortfall
 from octedge.edge.ort import OrtEngine
+from octedge.edge.variant import FILES
 from octedge.errors import ModelError, UsageError
-from octedge.phantom import LOOKS, Phantom
+from octedge.results.files import make_folder, write_bytes
 from octedge.scan import Frame
-from octedge.segment import Engine, Layers, Plan, plan, segment
+from octedge.segment import Engine, plan, segment
+from octedge.train.cohort import Set, Split
 from octedge.train.fit import Trial, load_weights
-from octedge.train.manifest import Phantoms
-from octedge.train.networks import Graph, parameters, receptive_field
-from octedge.train.recipe import Recipe, read_recipe
-from octedge.train.select import read_selection, read_split
-from octedge.train.validate import Scores, TorchEngine
+from octedge.train.recipe import read_recipe
+from octedge.train.select import read_selection
+from octedge.train.validate import Answer, TorchEngine, score
 
-AGREEMENT = 0.9999
-WEAK = 0.7  # a Dice below this is named in the card
+CALIBRATION = 12  # B-scans of every source
 Say = Callable[[str], None]
 
 
-def export(run: Path, bundle: Path, candidate: str | None, say: Say) -> ModelCard:
-    """Export a run's target (or the named candidate) to the folder `bundle`.
+@dataclass(frozen=True, slots=True)
+class Scans:
+    """A run's annotated B-scans: those trained on calibrate int8, the held-out ones score the precisions.
+
+    If they `travel`, some held-out ones become golden frames of the bundle; else phantoms alone do.
+    """
+
+    split: Split
+    travel: bool
+
+
+def export(run: Path, bundle: Path, candidate: str | None, scans: Scans | None, say: Say) -> ModelCard:
+    """Export a run's target (or the named candidate) to the folder `bundle`; without scans, no int8.
 
     Raises `UsageError` for an unfinished run, `ModelError` where ONNX Runtime's labels differ from torch's.
     """
@@ -42,25 +54,16 @@ def export(run: Path, bundle: Path, candidate: str | None, say: Say) -> ModelCar
     trial = _trial(run, candidate)
     shape = recipe.candidates[trial.name]
     graph = load_weights(trial.folder(run), shape, len(recipe.structures))
-    card = _card(recipe, trial, graph, run)
+    card = make_card(recipe, trial, graph, run)
     tiling = "exact" if card.exact else "whole only"
     say(f"{card.id}: {card.parameters:,} parameters, sees {card.receptive_field} columns to each side, {tiling}")
-    frames = golden_frames()
-    answers = [segment(frame, TorchEngine(graph), plan(card, len(frame))) for frame in frames]
-    golden = _golden(frames, answers)
-    card = msgspec.structs.replace(card, golden=hashlib.sha256(golden).hexdigest())
-    bundle.mkdir(parents=True, exist_ok=True)
-    write_onnx(to_graph(graph, shape.downs), card, bundle / "model.onnx")
-    equal = _compare(OrtEngine(bundle / "model.onnx", card), card, frames, [answer.labels for answer in answers])
-    say(f"labels equal to torch's on {equal:.4%} of the pixels of {len(frames)} golden frames")
-    if equal < AGREEMENT:
-        what = f"ONNX Runtime gives torch's label for {equal:.4%} of the golden pixels; needed are {AGREEMENT:.2%}"
-        raise ModelError(f"{what}; do not ship this bundle, look for an operator that {card.architecture} uses and the runtime rounds")
-    (bundle / "golden.npz").write_bytes(golden)
-    (bundle / "card.json").write_bytes(encode_card(card))
-    (bundle / "MODEL_CARD.md").write_text(model_card(card), encoding="utf-8", newline="\n")
-    write_sums(bundle)
-    return card
+    frames = phantom_frames()
+    if scans is not None and scans.travel:
+        real = held_out_frames(scans.split.validation)
+        say(f"{len(real)} held-out B-scans travel in the bundle as golden frames: it goes where those may go")
+        frames += real
+    golden = answered(frames, TorchEngine(graph), card)
+    return write_bundle(bundle, to_graph(graph, shape.downs), card, golden, scans, say)
 
 
 def _trial(run: Path, candidate: str | None) -> Trial:
@@ -73,121 +76,88 @@ def _trial(run: Path, candidate: str | None) -> Trial:
     return Trial(name, found[name].best)
 
 
-def golden_frames() -> list[Frame]:
-    """Narrow phantom B-scans in every look, macula and disc, one with fluid, of widths on and off the grid."""
+def write_bundle(  # noqa: PLR0913 - what a bundle is made of
+    folder: Path, fp32: onnx.ModelProto, card: ModelCard, golden: list[Golden], scans: Scans | None, say: Say
+) -> ModelCard:
+    """Write all files of a bundle: fp32, and of fp16 and int8 what passes its gate; older files of a bundle there are replaced.
+
+    Raises `ModelError` where ONNX Runtime's fp32 labels differ from the reference ones; the folder is then as it was.
+    """
+    packed = encode_golden(golden)
+    card = msgspec.structs.replace(card, golden=hashlib.sha256(packed).hexdigest(), precisions=())
+    graphs = {"fp32": fp32, "fp16": to_fp16(fp32)}
+    in_float: dict[str, tuple[str, ...]] = {}
+    if scans is not None:
+        frames = calibration_frames(scans.split.train)
+        say(f"calibrating int8 on {len(frames)} B-scans of the training set, and measuring which convolutions need floating point")
+        try:
+            graphs["int8"], in_float["int8"] = to_int8(fp32, card, frames)
+        except ModelError as error:
+            say(f"int8 is left out: {error}")
+    measured = _measured(graphs, card, golden, scans)
+    kept: list[Precision] = []
+    for name, (equal, p99_px, iou_loss) in measured.items():
+        fault = shortfall(name, equal, p99_px, iou_loss)
+        loss = "" if iou_loss is None else f", mean IoU on held-out scans {-iou_loss:+.5f}"
+        say(f"{name}: {equal:.4%} of the golden labels as torch, surfaces within {p99_px:.2f} px (99th percentile){loss}")
+        if fault and name == "fp32":
+            raise ModelError(f"{fault}; do not ship this bundle, look for an operator that {card.architecture} uses and the runtime rounds")
+        if fault:
+            say(f"{name} is left out: {fault}")
+        elif name != "fp32":
+            kept.append(Precision(name=name, equal=equal, p99_px=p99_px, iou_loss=iou_loss, in_float=in_float.get(name, ())))
+    card = msgspec.structs.replace(card, precisions=tuple(kept))
+    _write(folder, {name: graphs[name] for name in ("fp32", *(each.name for each in kept))}, card, packed)
+    return card
+
+
+def _measured(
+    graphs: dict[str, onnx.ModelProto], card: ModelCard, golden: list[Golden], scans: Scans | None
+) -> dict[str, tuple[float, float, float | None]]:
+    """Precision -> share of golden labels as the reference, 99th percentile of surface differences in px, loss of mean IoU against fp32."""
+    found: dict[str, tuple[float, float, float | None]] = {}
+    iou = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, graph in graphs.items():
+            path = Path(folder) / FILES[name]
+            write_onnx(graph, card, path, name)
+            engine = OrtEngine(path, card, precision=name)
+            difference = compare(golden, engine, card)
+            loss = None
+            if scans is not None:
+                iou[name] = _iou(engine, card, scans.split.validation)
+                loss = round(iou["fp32"] - iou[name], 5)
+            found[name] = (difference.equal, difference.p99_px, loss)
+    return found
+
+
+def _iou(engine: Engine, card: ModelCard, sets: tuple[Set, ...]) -> float:
+    """The mean IoU over the real sources' held-out B-scans, as selection counts it."""
+
+    def decode(frame: Frame) -> Answer:
+        return Answer.of(segment(frame, engine, plan(card, len(frame))), card.chain)
+
+    return score(decode, card.structures, sets).mean
+
+
+def calibration_frames(sets: tuple[Set, ...]) -> list[Frame]:
+    """B-scans of every source trained on, spread over its people; never a held-out one."""
     frames = []
-    for index, look in enumerate(sorted(LOOKS)):
-        narrow = replace(LOOKS[look], columns=(128, 147, 96)[index % 3])
-        phantom = Phantom(narrow, 1, 7000 + index, "R", "disc" if index % 2 else "macula", index == 0)
-        frames.append(phantom.bscan(0).image)
+    for each in sets:
+        ranked = sorted(each.examples, key=lambda example: (example.patient, example.name))
+        count = min(CALIBRATION, len(ranked))
+        frames += [ranked[index * len(ranked) // count].image for index in range(count)]
     return frames
 
 
-def _golden(frames: list[Frame], answers: list[Layers]) -> bytes:
-    """`golden.npz`: the frames with their reference answers."""
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for index, (frame, answer) in enumerate(zip(frames, answers, strict=True)):
-        arrays |= {f"frame_{index}": frame, f"labels_{index}": answer.labels, f"surfaces_{index}": answer.surfaces}
-    file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
-    return file.getvalue()
-
-
-def _compare(engine: Engine, card: ModelCard, frames: list[Frame], labels: list[Frame]) -> float:
-    """The share of pixels with the given labels, all frames together."""
-    found = [segment(frame, engine, plan(card, len(frame))).labels for frame in frames]
-    return sum(int((a == b).sum()) for a, b in zip(found, labels, strict=True)) / sum(each.size for each in labels)
-
-
-def _card(recipe: Recipe, trial: Trial, graph: Graph, run: Path) -> ModelCard:
-    shape = recipe.candidates[trial.name]
-    grid = 1 << shape.downs
-    scores = _scores(msgspec.json.decode((trial.folder(run) / "scores.json").read_bytes(), type=Scores))
-    reach = receptive_field(graph, grid)
-    overlap = -(-(2 * reach + 1) // grid) * grid
-    card = ModelCard(
-        id=f"{recipe.name}-{trial.name}-{_digest(graph)}",
-        structures=recipe.structures,
-        window=1 << (2 * overlap - 1).bit_length(),
-        overlap=overlap,
-        downs=shape.downs,
-        exact=False,
-        receptive_field=reach,
-        axial_um=recipe.axial_um,
-        heights=tuple(sorted(set(recipe.sampling.heights))),
-        architecture=str(shape),
-        parameters=parameters(graph),
-        software={"octedge": octedge.__version__, "torch": version("torch")},
-        sources=_sources(recipe, run),
-        scores=scores,
-        caveats=_caveats(recipe, run, scores),
-        licence="Apache-2.0 for the weights; the sources' own terms apply to the scans they were trained on",
-    )
-    return msgspec.structs.replace(card, exact=tiles_exactly(graph, card))
-
-
-def _digest(graph: Graph) -> str:
-    digest = hashlib.sha256()
-    for value in graph.state_dict().values():
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()[:8]
-
-
-def tiles_exactly(graph: Graph, card: ModelCard) -> bool:
-    """Whether the card's windows give the labels of the whole width, label for label, on wide phantoms and on noise."""
-    engine = TorchEngine(graph)
-    look = replace(LOOKS["spectralis"], columns=2 * card.window + 52)
-    noise = np.random.default_rng(1).integers(0, 256, (256, 2 * card.window + 37), np.uint8)
-    for frame in (Phantom(look, 1, 7100, "R", "wide", True).bscan(0).image, noise):
-        whole = segment(frame, engine, Plan(card.chain, replace(card.windowing, window=1 << 14)))
-        tiled = segment(frame, engine, Plan(card.chain, card.windowing))
-        if not np.array_equal(whole.labels, tiled.labels):
-            return False
-    return True
-
-
-def _sources(recipe: Recipe, run: Path) -> tuple[Source, ...]:
-    records = {each.source: each for each in read_split(run)["train"]}
-    found = []
-    for source in recipe.source:
-        record = records[source.name]
-        licence, origin = ("Apache-2.0", "made by octedge") if isinstance(source, Phantoms) else (source.licence, source.origin)
-        counts = {"patients": len(record.patients), "bscans": record.bscans}
-        found.append(Source(name=source.name, licence=licence, labels=record.groups, origin=origin, **counts))
-    return tuple(found)
-
-
-def _scores(scores: Scores) -> tuple[Score, ...]:
-    found = []
-    for source, each in scores.sets.items():
-        above = {name.split("|")[1]: value for name, value in each.by_boundary().items()}
-        for group, (iou, dice) in each.by_group().items():
-            px = above.get(group.split("+")[0])
-            px = None if px is None else round(px, 3)
-            found.append(Score(source=source, label=group, iou=round(iou, 4), dice=round(dice, 4), boundary_px=px))
-    return tuple(found)
-
-
-def _caveats(recipe: Recipe, run: Path, scores: tuple[Score, ...]) -> tuple[str, ...]:
-    """What no real scan has taught it, what it finds badly, and who was held back."""
-    split = read_split(run)
-    real = {group for each in split["train"] if each.source != "phantoms" for group in each.groups}
-    unseen = [key for key in recipe.structures if key not in real and not _separated(key, real)]
-    held = "; ".join(f"{each.source}: {', '.join(each.patients)}" for each in split["validation"] if each.source != "phantoms")
-    basis = f"No real label separates {', '.join(unseen)} from their neighbours: these rest on phantoms."
-    weak = ", ".join(f"{each.label} ({each.source}, {each.dice:.2f})" for each in scores if each.dice < WEAK)
-    return (
-        basis if unseen else "Every structure has real labels.",
-        f"Found badly, Dice below {WEAK}: {weak}." if weak else f"Every class is found with a Dice of at least {WEAK}.",
-        f"Scores are of the held-out {held}; phantoms of other seeds."
-        " The candidates were compared, and the schedule settled, on the same scans.",
-        "All real scans are from one vendor's device (Spectralis), of few subjects; other devices were not scored here.",
-        "A mean over scans says nothing about one scan: look at the overlay.",
-    )
-
-
-def _separated(key: str, groups: set[str]) -> bool:
-    """Whether real groups together set a structure apart: alone in one, or the only one that two groups share or differ by."""
-    sets = [frozenset(group.split("+")) for group in groups]
-    alone = frozenset([key])
-    return any(a & b == alone or a - b == alone for a in sets for b in sets)
+def _write(folder: Path, graphs: dict[str, onnx.ModelProto], card: ModelCard, golden: bytes) -> None:
+    """The files; SHA256SUMS goes first and comes last, so that a bundle half written is no bundle."""
+    make_folder(folder)
+    for name in {SUMS, *FILES.values()} - {FILES[precision] for precision in graphs}:
+        (folder / name).unlink(missing_ok=True)
+    for name, graph in graphs.items():
+        write_onnx(graph, card, folder / FILES[name], name)
+    write_bytes(folder / "golden.npz", golden)
+    write_bytes(folder / "card.json", encode_card(card))
+    write_bytes(folder / "MODEL_CARD.md", model_card(card).encode())
+    write_sums(folder)

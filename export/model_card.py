@@ -3,6 +3,11 @@
 from octedge.anatomy import members, structure
 from octedge.card import ModelCard
 
+FLUID = (
+    "Layers are scored as their surfaces bound them: a pixel called fluid counts for the layer it lies in, and pixels that the source"
+    " marks as fluid are left out of the layers' scores. Fluid is scored apart."
+)
+
 
 def model_card(card: ModelCard) -> str:
     """MODEL_CARD.md of a bundle."""
@@ -34,6 +39,20 @@ def model_card(card: ModelCard) -> str:
     for score in card.scores:
         px = "" if score.boundary_px is None else f"{score.boundary_px:.2f}"
         lines.append(f"| {score.source} | {score.label} | {score.iou:.3f} | {score.dice:.3f} | {px} |")
-    lines += ["", "Fluid is left out of the layers' scores where the source marks it.", "", "## Where it is weak", ""]
+    lines += ["", FLUID, ""]
+    lines += _precisions(card)
+    lines += ["## Where it is weak", ""]
     lines += [f"- {caveat}" for caveat in card.caveats]
     return "\n".join(lines) + "\n"
+
+
+def _precisions(card: ModelCard) -> list[str]:
+    """What computing less precisely changed when the bundle was made, on ONNX Runtime's CPU engine."""
+    if not card.precisions:
+        return []
+    titles = ("precision", "golden labels as torch's", "surfaces, 99 % within, px", "mean IoU lost", "convolutions in float")
+    lines = ["## Precisions", "", f"| {' | '.join(titles)} |", "|---|--:|--:|--:|--:|"]
+    for each in card.precisions:
+        loss = "not measured" if each.iou_loss is None else f"{each.iou_loss:.4f}"
+        lines.append(f"| {each.name} | {each.equal:.3%} | {each.p99_px:.2f} | {loss} | {len(each.in_float)} |")
+    return [*lines, "", "Measured when the bundle was made; every machine measures its own engines (octedge prepare).", ""]

@@ -10,11 +10,11 @@ import torch
 from torch.export import Dim
 
 from octedge.card import ModelCard, encode_card
+from octedge.edge.contract import CARD_KEY, PRECISION_KEY
 from octedge.train.networks import Graph
 
 OPSET = 18  # loads in ONNX Runtime 1.18 and later; the CUDA provider has no kernel for the later Resize
 IR = 10
-CARD_KEY = "octedge"
 
 
 def to_graph(graph: Graph, downs: int) -> onnx.ModelProto:
@@ -58,9 +58,9 @@ def _forget_origin(model: onnx.ModelProto) -> None:
     del model.graph.value_info[:]  # inner shapes; every runtime infers them itself
 
 
-def write_onnx(model: onnx.ModelProto, card: ModelCard, path: Path) -> None:
-    """Check the graph, put the card into its metadata (last, since other tools drop it), and write one file."""
+def write_onnx(model: onnx.ModelProto, card: ModelCard, path: Path, precision: str = "fp32") -> None:
+    """Check the graph, put card and precision into its metadata (last, since other tools drop it), and write one file."""
     onnx.checker.check_model(model, full_check=True)
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {CARD_KEY: encode_card(card).decode()})
+    onnx.helper.set_model_props(model, {CARD_KEY: encode_card(card).decode(), PRECISION_KEY: precision})
     path.write_bytes(model.SerializeToString(deterministic=True))

@@ -87,18 +87,34 @@ def select(run: Path, as_json: bool) -> None:
 @RUN
 @click.option("--out", "bundle", type=click.Path(path_type=Path), help="Folder for the bundle; made if need be.")
 @click.option("--candidate", help="Another candidate than the target.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder that the recipe's folders lie in, for int8.")
+@click.option(
+    "--golden",
+    type=click.Choice(["scans", "phantoms"]),
+    default="scans",
+    show_default=True,
+    help="Whether, with --data, some held-out scans travel in the bundle as golden frames beside the phantoms.",
+)
 @click.option("--triton", "repository", type=click.Path(path_type=Path), help="Put the networks into this Triton model repository.")
-def export(run: Path, bundle: Path | None, candidate: str | None, repository: Path | None) -> None:
-    """Make a bundle of RUN's target network: ONNX, card, golden answers, checksums. Needs a checkout of octedge.
+def export(  # noqa: PLR0913 - one per option
+    run: Path, bundle: Path | None, candidate: str | None, data: Path | None, golden: str, repository: Path | None
+) -> None:
+    """Make a bundle of RUN's target network: ONNX in fp32, fp16 and, with --data, int8; card, golden answers, checksums.
+
+    A precision that would move the masks too far is left out, and named. Needs a checkout of octedge.
 
     For a bundle that is there already: octedge export BUNDLE --triton DIR.
     """
     if bundle is None and (repository is None or candidate):
         raise UsageError("nothing to make: give --out BUNDLE for a run, or --triton DIR alone for a bundle")
     if bundle is not None:
+        from export.bundle import Scans
         from export.bundle import export as make
+        from octedge.train.cohort import load
+        from octedge.train.recipe import read_recipe
 
-        card = make(run, bundle, candidate, complain)
+        scans = None if data is None else Scans(load(read_recipe(run / "recipe.json"), data), travel=golden == "scans")
+        card = make(run, bundle, candidate, scans, complain)
         say(f"{bundle}: {card.id}; next: octedge segment SCAN --model {bundle} --out DIR")
     if repository is not None:
         from export.triton import write_triton

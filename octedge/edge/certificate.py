@@ -3,6 +3,8 @@
 import hashlib
 import statistics
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -10,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import octedge
-from octedge.edge.bundle import Bundle
+from octedge.card import ModelCard
+from octedge.edge.bundle import Bundle, Golden
 from octedge.edge.machine import describe
 from octedge.edge.variant import NamedEngine, Variant
 from octedge.errors import ModelError
@@ -74,16 +77,46 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     def fault(self) -> str:
         """Why the engine may not serve; empty if it may."""
-        precision = self.identity.variant.rpartition("-")[2]
-        gate = GATES[precision]
-        if self.equal < gate.equal:
-            return f"it gives the reference label for {self.equal:.4%} of the golden pixels; needed are {gate.equal:.2%}"
-        if self.p99_px > gate.p99_px:
-            return f"its surfaces lie up to {self.p99_px:.2f} px from the reference (99th percentile); {precision} may have {gate.p99_px:g}"
-        if gate.iou_loss < float("inf") and not (self.iou_loss is not None and self.iou_loss <= gate.iou_loss):
-            stated = "states no loss" if self.iou_loss is None else f"states a loss of {self.iou_loss:.4f}"
-            return f"the card {stated} of IoU for {precision} on labelled scans; {precision} needs one of at most {gate.iou_loss:g}"
-        return ""
+        return shortfall(self.identity.variant.rpartition("-")[2], self.equal, self.p99_px, self.iou_loss)
+
+
+def shortfall(precision: str, equal: float, p99_px: float, iou_loss: float | None) -> str:
+    """What a precision lacks to pass its gate, in words; empty if it passes."""
+    gate = GATES[precision]
+    if equal < gate.equal:
+        return f"it gives the reference label for {equal:.4%} of the golden pixels; needed are {gate.equal:.2%}"
+    if p99_px > gate.p99_px:
+        return f"its surfaces lie up to {p99_px:.2f} px from the reference (99th percentile); {precision} may have {gate.p99_px:g}"
+    if gate.iou_loss < float("inf") and not (iou_loss is not None and iou_loss <= gate.iou_loss):
+        known = "its loss of IoU on labelled scans is unknown" if iou_loss is None else f"it loses {iou_loss:.4f} of IoU on labelled scans"
+        return f"{known}; {precision} may lose {gate.iou_loss:g}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far answers lie from the reference ones: `equal` share of equal labels, |surface difference| in px, IoU (C,) of the labels."""
+
+    equal: float
+    mean_px: float
+    p99_px: float
+    max_px: float
+    iou: NDArray[np.float64]
+
+
+def compare(golden: Sequence[Golden], engine: Engine, card: ModelCard) -> Difference:
+    """Run golden frames through `segment` and compare, after the ordered decode.
+
+    Raises `ModelError` if the engine fails or the reference answers do not fit their frames.
+    """
+    answers = [segment(known.frame, engine, plan(card, len(known.frame))) for known in golden]
+    if any(a.labels.shape != b.labels.shape or a.surfaces.shape != b.surfaces.shape for a, b in zip(answers, golden, strict=True)):
+        raise ModelError(f"golden.npz of {card.id}: sizes of frames and reference answers do not fit; export the bundle anew")
+    labels = np.concatenate([answer.labels.ravel() for answer in answers])
+    reference = np.concatenate([known.labels.ravel() for known in golden])
+    px = np.concatenate([np.abs(a.surfaces - b.surfaces).ravel() for a, b in zip(answers, golden, strict=True)])
+    spread = (_rounded(px.mean()), _rounded(np.percentile(px, 99)), _rounded(px.max()))
+    return Difference(float(np.mean(labels == reference)), *spread, overlap(labels[None], reference[None], len(card.structures)).iou)
 
 
 def examine(bundle: Bundle, variant: Variant, engine: NamedEngine) -> Certificate:
@@ -93,21 +126,15 @@ def examine(bundle: Bundle, variant: Variant, engine: NamedEngine) -> Certificat
     """
     start = time.perf_counter()
     card, golden = bundle.card, bundle.golden()
-    answers = [segment(known.frame, engine, plan(card, len(known.frame))) for known in golden]
-    if any(a.labels.shape != b.labels.shape or a.surfaces.shape != b.surfaces.shape for a, b in zip(answers, golden, strict=True)):
-        raise ModelError(f"{bundle.path.name}/golden.npz: sizes of frames and reference answers do not fit; export the bundle anew")
-    labels = np.concatenate([answer.labels.ravel() for answer in answers])
-    reference = np.concatenate([known.labels.ravel() for known in golden])
-    px = np.concatenate([np.abs(a.surfaces - b.surfaces).ravel() for a, b in zip(answers, golden, strict=True)])
-    iou = overlap(labels[None], reference[None], len(card.structures)).iou
+    found = compare(golden, engine, card)
     return Certificate(
         identity=identify(bundle, variant, engine),
         frames=len(golden),
-        equal=float(np.mean(labels == reference)),
-        mean_px=_rounded(px.mean()),
-        p99_px=_rounded(np.percentile(px, 99)),
-        max_px=_rounded(px.max(initial=0)),
-        iou={key: _rounded(value) for key, value in zip(card.structures, iou, strict=True) if np.isfinite(value)},
+        equal=found.equal,
+        mean_px=found.mean_px,
+        p99_px=found.p99_px,
+        max_px=found.max_px,
+        iou={key: _rounded(value) for key, value in zip(card.structures, found.iou, strict=True) if np.isfinite(value)},
         iou_loss=next((each.iou_loss for each in card.precisions if each.name == variant.precision), None),
         ms=round(latency(bundle, engine), 2),
         seconds=round(time.perf_counter() - start, 2),

@@ -1,5 +1,6 @@
 """From a run folder to a bundle: the graph, its card and golden answers, and what is refused."""
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -9,11 +10,16 @@ import onnxruntime
 import pytest
 import torch
 
-from export.bundle import export, tiles_exactly
-from export.to_onnx import CARD_KEY, to_graph
+from export.bundle import Scans, export
+from export.card import tiles_exactly
+from export.to_onnx import to_graph
 from octedge.card import decode_card
+from octedge.edge import certificate
 from octedge.edge.bundle import open_bundle
+from octedge.edge.certificate import compare
+from octedge.edge.contract import CARD_KEY
 from octedge.edge.ort import OrtEngine
+from octedge.edge.variant import FILES
 from octedge.errors import ModelError, UsageError
 from octedge.scan import Spacing
 from octedge.segment import plan, segment
@@ -34,6 +40,8 @@ RECIPE = Recipe(
     steps=4, validate_every=4, precision="fp32",
 )  # fmt: skip
 
+SCANS = Scans(Split(SPLIT.train, SPLIT.validation), travel=True)
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -45,7 +53,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
-    export(run, folder, "small", quiet)
+    export(run, folder, "small", SCANS, quiet)
     return open_bundle(folder)
 
 
@@ -76,7 +84,7 @@ def test_the_card_is_in_the_graph_and_beside_it(bundle):
 def test_the_golden_answers_are_torchs_and_the_runtimes(bundle):
     engine = OrtEngine(bundle.path / "model.onnx", bundle.card)
     golden = bundle.golden()
-    assert {each.frame.shape[0] for each in golden} == {496, 885, 992, 1024, 1536}
+    assert {each.frame.shape[0] for each in golden} == {496, 885, 992, 1024, 1536} | {60}  # every look, and the held-out scans
     for known in golden:
         np.testing.assert_array_equal(segment(known.frame, engine, plan(bundle.card, len(known.frame))).labels, known.labels)
 
@@ -86,9 +94,69 @@ def test_the_card_names_the_golden_answers(bundle):
 
 
 def test_two_exports_of_a_run_are_the_same_bytes(run, bundle, tmp_path):
-    export(run, tmp_path, "small", quiet)
+    export(run, tmp_path, "small", SCANS, quiet)
     for name in ("model.onnx", "card.json", "SHA256SUMS", "MODEL_CARD.md"):
         assert (tmp_path / name).read_bytes() == (bundle.path / name).read_bytes(), name
+
+
+def test_held_out_scans_travel_only_where_they_may(run, bundle, tmp_path):
+    held_out = [each.image for data in SPLIT.validation for each in data.examples]
+    trained = [each.image for data in SPLIT.train for each in data.examples]
+
+    def among(frames, scans):
+        return sum(any(np.array_equal(frame, scan) for scan in scans) for frame in frames)
+
+    frames = [each.frame for each in bundle.golden()]
+    assert (among(frames, held_out), among(frames, trained)) == (len(held_out), 0)
+    export(run, tmp_path, "small", Scans(SCANS.split, travel=False), quiet)
+    frames = [each.frame for each in open_bundle(tmp_path).golden()]
+    assert (among(frames, held_out), among(frames, trained)) == (0, 0)
+
+
+def test_every_precision_is_a_file_with_the_card_and_its_name_inside(bundle):
+    assert {each.name for each in bundle.card.precisions} == {"fp16", "int8"}
+    for precision in ("fp32", "fp16", "int8"):
+        model = onnx.load(bundle.path / FILES[precision])
+        inside = {each.key: each.value for each in model.metadata_props}
+        assert inside["octedge_precision"] == precision
+        assert decode_card(inside[CARD_KEY].encode()) == bundle.card
+        OrtEngine(bundle.path / FILES[precision], bundle.card, precision=precision)
+
+
+def test_what_the_card_says_of_a_precision_is_what_a_certificate_finds(bundle):
+    for each in bundle.card.precisions:
+        found = compare(bundle.golden(), OrtEngine(bundle.path / FILES[each.name], bundle.card, precision=each.name), bundle.card)
+        assert (found.equal, found.p99_px) == (each.equal, each.p99_px)
+
+
+def test_without_scans_there_is_no_int8_and_nothing_is_claimed_of_fp16(run, tmp_path):
+    card = export(run, tmp_path, "small", None, quiet)
+    assert [(each.name, each.iou_loss) for each in card.precisions] == [("fp16", None)]
+    assert "model.int8.onnx" not in open_bundle(tmp_path).sums
+
+
+def test_a_precision_that_moves_the_masks_too_far_is_left_out_and_named(run, bundle, tmp_path, monkeypatch):
+    shutil.copytree(bundle.path, tmp_path / "out")  # an older bundle, with the file
+    monkeypatch.setitem(certificate.GATES, "int8", certificate.Gate(equal=1.1))
+    words: list[str] = []
+    card = export(run, tmp_path / "out", "small", SCANS, words.append)
+    assert [each.name for each in card.precisions] == ["fp16"]
+    assert any(line.startswith("int8 is left out: ") for line in words)
+    assert not (tmp_path / "out" / "model.int8.onnx").exists()
+
+
+def test_int8_is_calibrated_on_the_training_set_alone(monkeypatch, run, tmp_path):
+    seen = []
+
+    def to_int8(model, card, frames):
+        seen.extend(frames)
+        raise ModelError("no")
+
+    monkeypatch.setattr("export.bundle.to_int8", to_int8)
+    export(run, tmp_path, "small", SCANS, quiet)
+    held_out = [each.image for data in SPLIT.validation for each in data.examples]
+    assert seen
+    assert not any(np.array_equal(frame, scan) for frame in seen for scan in held_out)
 
 
 def test_the_card_says_exact_and_the_receptive_field_lies_within_the_overlap(bundle):
@@ -134,9 +202,9 @@ def test_the_measured_receptive_field_is_that_of_a_known_network():
 
 def test_an_unfinished_run_and_an_unknown_candidate_are_refused(tmp_path, run):
     with pytest.raises(UsageError, match="recipe"):
-        export(tmp_path, tmp_path / "out", None, quiet)
+        export(tmp_path, tmp_path / "out", None, None, quiet)
     with pytest.raises(UsageError, match="smallest"):
-        export(run, tmp_path / "out", "smallest", quiet)
+        export(run, tmp_path / "out", "smallest", None, quiet)
 
 
 def test_a_runtime_that_answers_otherwise_stops_the_export(run, tmp_path, monkeypatch):
@@ -147,7 +215,7 @@ def test_a_runtime_that_answers_otherwise_stops_the_export(run, tmp_path, monkey
 
     monkeypatch.setattr("export.bundle.OrtEngine", Wrong)
     with pytest.raises(ModelError, match="do not ship"):
-        export(run, tmp_path, "small", quiet)
+        export(run, tmp_path, "small", SCANS, quiet)
     assert not (tmp_path / "SHA256SUMS").exists()
 
 

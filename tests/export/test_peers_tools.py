@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 import torch
 
-from export.to_onnx import CARD_KEY, to_graph, write_onnx
+from export.to_onnx import to_graph, write_onnx
 from octedge.card import decode_card
 from octedge.edge.bundle import REFERENCE
+from octedge.edge.contract import CARD_KEY
 from octedge.edge.variant import FILES
 from octedge.train.networks import UNet, build
 from tests.support import CARD
