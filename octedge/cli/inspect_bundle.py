@@ -12,6 +12,7 @@ from octedge.edge.bundle import SUMS, Bundle, open_bundle
 from octedge.edge.certificate import Certificate, Identity, changes, read_certificate
 from octedge.edge.machine import describe
 from octedge.edge.places import cache_folder, engines_folder
+from octedge.edge.prepared import Prepared, read_prepared
 from octedge.edge.variant import FILES
 
 CERTIFICATE = "*.certificate.json"
@@ -43,6 +44,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     golden_frames: int
     engines: tuple[File, ...]
     certificates: tuple[Kept, ...]
+    prepared: Prepared | None
 
 
 @click.command()
@@ -59,6 +61,8 @@ def inspect(bundle: Path | None, as_json: bool) -> None:
     _show_card(found.card)
     _show_precisions(found)
     _show_certificates(found.certificates)
+    if found.prepared is not None:
+        say(f"{'chosen':<11}{found.prepared.chosen}, {found.prepared.ms[found.prepared.chosen]:.1f} ms for a B-scan of 1024 x 512")
     say()
     _show_scores(found.card.scores)
     _show_files(found)
@@ -74,6 +78,7 @@ def _findings(bundle: Bundle) -> Findings:
         golden_frames=len(bundle.golden()),
         engines=tuple(_file(file, file.name) for file in made),
         certificates=_certificates(bundle),
+        prepared=read_prepared(engines_folder(bundle)),
     )
 
 

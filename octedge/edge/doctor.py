@@ -14,10 +14,11 @@ import numpy as np
 import octedge
 from octedge.edge.bundle import REFERENCE, Bundle, open_bundle
 from octedge.edge.certificate import examine
-from octedge.edge.engine import backend, load_engine
+from octedge.edge.engine import backend, load_engine, open_engine
 from octedge.edge.gpu import gpus, missing
 from octedge.edge.machine import cores, describe
-from octedge.edge.places import cache_folder
+from octedge.edge.places import cache_folder, engines_folder
+from octedge.edge.prepared import read_prepared
 from octedge.edge.variant import FIRST, Variant
 from octedge.errors import ModelError
 from octedge.segment import plan, segment
@@ -54,6 +55,8 @@ def findings(bundle: Path | None = None) -> Iterator[Finding]:
     for engine, library in (_LOADED | _BUILT).items():
         if installed := sorted(set(packages.get(library, ()))):
             yield from _engine(engine, installed, opened if isinstance(opened, Bundle) else None)
+    if isinstance(opened, Bundle):
+        yield _prepared(opened, "octedge prepare" if bundle is None else f"octedge prepare {bundle}")
     yield _cache()
     yield _space("here", Path.cwd())
 
@@ -128,6 +131,18 @@ def _tried(bundle: Bundle, variant: Variant) -> Finding:
     equal = float(np.mean(answer.labels == known.labels))
     text = f"{engine.name}: {equal:.3%} of a golden frame as the reference"
     return Finding("ok", variant.engine, text) if equal >= _WRONG else Finding("note", variant.engine, text, "use another engine")
+
+
+def _prepared(bundle: Bundle, repair: str) -> Finding:
+    """What `segment` will use without --engine, and whether it may."""
+    try:
+        found = read_prepared(engines_folder(bundle))
+        if found is None:
+            return Finding("ok", "prepared", f"not yet: {FIRST} is used; {repair} finds the fastest engine")
+        engine = open_engine(bundle)
+    except ModelError as error:
+        return Finding("fail", "prepared", str(error).rpartition("; ")[0], repair)
+    return Finding("ok", "prepared", f"{found.chosen}, {engine.name}: {found.ms[found.chosen]:.0f} ms for a B-scan of 1024 x 512")
 
 
 def _cache() -> Finding:

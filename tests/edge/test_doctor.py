@@ -4,6 +4,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import msgspec
 import onnxruntime
 import pytest
 
@@ -12,10 +13,13 @@ from octedge.edge.bundle import open_bundle, write_sums
 from octedge.edge.doctor import findings
 from octedge.edge.engine import backend
 from octedge.edge.gpu import Gpu, gpus
+from octedge.edge.prepare import prepare
+from octedge.edge.prepared import read_prepared, write_prepared
 from octedge.edge.variant import Variant
 from octedge.errors import ModelError
 from tests.edge.graphs import in_precision, quantised_graph, saved
 from tests.support import tiny_bundle, tiny_graph
+from tests.train.tiny import quiet
 
 
 @pytest.fixture
@@ -153,3 +157,41 @@ def test_the_tiny_bundle_is_fine_as_it_is(folder):
     [model] = found(folder, "model")
     assert model.state == "ok"
     assert f"100.000% of {len(open_bundle(folder).golden())} golden frames" in model.text
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    monkeypatch.setenv("OCTEDGE_CACHE", str(tmp_path / "cache"))
+    folder = tiny_bundle(tmp_path / "tiny")
+    prepare(open_bundle(folder), ("ort-fp32", "openvino-fp32"), quiet)
+    return folder
+
+
+def choice(folder):
+    return next(each for each in findings(folder) if each.what == "prepared")
+
+
+def test_a_bundle_that_was_not_prepared_says_how_to(tmp_path, monkeypatch):
+    monkeypatch.setenv("OCTEDGE_CACHE", str(tmp_path / "cache"))
+    folder = tiny_bundle(tmp_path / "tiny")
+    found = choice(folder)
+    assert (found.state, found.text) == ("ok", f"not yet: ort-fp32 is used; octedge prepare {folder} finds the fastest engine")
+
+
+def test_a_prepared_bundle_says_what_was_chosen(prepared):
+    found = choice(prepared)
+    assert found.state == "ok"
+    assert found.text.split(",")[0] in ("ort-fp32", "openvino-fp32")
+
+
+def test_a_choice_that_does_not_hold_any_more_fails_and_says_what_changed(prepared):
+    folder = prepared / "engines"
+    known = read_prepared(folder)
+    assert known is not None
+    write_prepared(folder, msgspec.structs.replace(known, chosen="openvino-fp32"))
+    file = folder / "openvino-fp32.certificate.json"
+    file.write_bytes(file.read_bytes().replace(b"openvino 20", b"openvino 19"))
+    found = choice(prepared)
+    assert found.state == "fail"
+    assert "does not hold any more: engine was 'openvino 19" in found.text
+    assert found.repair == f"octedge prepare {prepared}"
