@@ -1,5 +1,6 @@
 """Work ahead of need, in threads: always in order, never further ahead than wanted, and over when nobody wants more."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -47,9 +48,17 @@ def side_by_side(
     try:
         coming = deque(pool.submit(make, item) for item in islice(waiting, depth or workers + 1))
         while coming:
-            while not wait((coming[0],), _TICK).done:
-                pass
+            patiently(lambda seconds: bool(wait(islice(coming, 1), seconds).done))
             coming.extend(pool.submit(make, item) for item in islice(waiting, 1))
             yield coming.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def patiently(attempt: Callable[[float], bool], timeout: float | None = None) -> bool:
+    """Whether `attempt`, which waits for so many seconds at most, succeeds within `timeout` s; None: however long that takes."""
+    end = float("inf") if timeout is None else time.monotonic() + timeout
+    while not attempt(max(0.0, min(_TICK, end - time.monotonic()))):
+        if time.monotonic() >= end:
+            return False
+    return True

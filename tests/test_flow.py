@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octedge.flow import ahead, side_by_side
+from octedge.flow import ahead, patiently, side_by_side
 
 
 class Broken(Exception):
@@ -142,3 +142,24 @@ def test_what_fails_side_by_side_fails_at_its_place(workers):
         assert [next(drawn) for _ in range(3)] == [0, 1, 2]
         with pytest.raises(Broken):
             next(drawn)
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01, None])
+def test_patience_ends_with_success(timeout):
+    assert patiently(lambda seconds: 0 <= seconds <= 1, timeout)
+
+
+def test_patience_ends_when_the_time_is_over_and_not_before_a_try():
+    waits: list[float] = []
+
+    def attempt(seconds: float) -> bool:
+        waits.append(seconds)
+        return False
+
+    assert not patiently(attempt, 0)
+    assert waits == [0]
+
+
+def test_patience_without_an_end_tries_again():
+    answers = iter([False, False, True])
+    assert patiently(lambda _: next(answers))

@@ -139,7 +139,7 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def summary(self) -> Summary:
         """Percentiles by stage and from end to end; there must be a B-scan."""
         stages = {}
-        for stage in sorted({span.stage for bscan in self.bscans for span in bscan.spans}, key=_place):
+        for stage in sorted({span.stage for bscan in self.bscans for span in bscan.spans}, key=place):
             stages[stage] = Latency.of(ms for bscan in self.bscans if (ms := bscan.ms(stage)) is not None)
         return Summary(
             len(self.bscans),
@@ -165,7 +165,7 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         found: dict[str, int] = {}
         for span in self.spans:
             found[span.stage] = found.get(span.stage, 0) + span.end - span.start
-        return {stage: found[stage] / 1e9 for stage in sorted(found, key=_place)}
+        return {stage: found[stage] / 1e9 for stage in sorted(found, key=place)}
 
 
 def make_ledger(model: str, engine: str, size: tuple[int, int], bscans: Mapping[int, Times], whole: Times) -> Ledger:
@@ -187,6 +187,6 @@ def make_ledger(model: str, engine: str, size: tuple[int, int], bscans: Mapping[
     )
 
 
-def _place(stage: str) -> tuple[int, str]:
+def place(stage: str) -> tuple[int, str]:
     """In the order of the stages, then others by name."""
     return (STAGES.index(stage) if stage in STAGES else len(STAGES), stage)

@@ -13,13 +13,13 @@ from octedge.edge.bundle import Bundle, open_bundle
 from octedge.edge.engine import open_engine, quiet
 from octedge.edge.ledger import Ledger, Times, make_ledger
 from octedge.edge.pipeline import Answer, Arrival, Pipeline
+from octedge.edge.stream import DEPTH, ColumnStream, Stream
 from octedge.edge.variant import NamedEngine
 from octedge.errors import ScanError
 from octedge.flow import ahead
-from octedge.scan import Scan
+from octedge.scan import Scan, Spacing
 from octedge.segment import About, Segmentation
 
-DECODED = 2  # B-scans that wait for the engine
 SHOWN = 10  # numbers in a note
 
 
@@ -50,6 +50,14 @@ class Model:
         """The scan on its way through the model, for whoever takes its answers one by one."""
         return Run(self, scan)
 
+    def stream(self, rows: int, columns: int, spacing: Spacing = Spacing(), depth: int = DEPTH) -> Stream:
+        """For B-scans (H, W) that come one by one, live; `depth` are under way at most."""
+        return Stream(self.engine, self.bundle.card, (rows, columns), spacing, depth)
+
+    def column_stream(self, rows: int, columns: int, spacing: Spacing = Spacing(), depth: int = DEPTH) -> ColumnStream:
+        """For B-scans (H, W) that come a few columns at a time; the network must be exact."""
+        return ColumnStream(self.engine, self.bundle.card, (rows, columns), spacing, depth)
+
 
 class Run:
     """A scan on its way through a model; `whole` are the times of what is done once for all B-scans."""
@@ -67,7 +75,7 @@ class Run:
 
         Raises `ModelError` if the engine fails, `ScanError` if it lacks memory, and at the end if no B-scan could be decoded.
         """
-        with closing(self._pipeline.answers(ahead(_decoded(self.scan), DECODED))) as answers:
+        with closing(self._pipeline.answers(ahead(_decoded(self.scan)))) as answers:
             for answer in answers:
                 if answer.fault:
                     self._failed[answer.index] = answer.fault

@@ -19,6 +19,8 @@ from octedge.geometry import stitch
 from octedge.scan import Frame, Spacing
 from octedge.segment import NOTHING, Engine, Layers, Plan, Prepared, order, plan, prepare, run, windows_per_call
 
+WAITING = 4  # answers, without their scores: so long as a disk takes a breath, the engine goes on
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -63,7 +65,7 @@ class Pipeline:
 
         Raises `ModelError` if the engine fails, `ScanError` if it has no memory for even the narrowest windows.
         """
-        return ahead(self._ordered(ahead(self._scored(arrivals))))
+        return ahead(self._ordered(ahead(self._scored(arrivals))), WAITING)
 
     def _scored(self, arrivals: Generator[Arrival, None, None]) -> Generator[tuple[Arrival, Scored | None], None, None]:
         """Through the engine; B-scans that are none pass by."""
