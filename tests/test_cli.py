@@ -215,6 +215,29 @@ def test_a_frame_that_cannot_be_decoded_costs_that_frame_alone(bundle, tmp_path)
         assert one["notes"][-1] == torn["notes"][-1]
 
 
+@pytest.mark.parametrize("bad", range(4))
+def test_it_may_be_any_of_the_frames(bundle, tmp_path, bad):
+    path = tmp_path / "torn.tif"
+    pages = [Image.fromarray(Phantom(LOOK, 4, 1).bscan(index).image) for index in range(4)]
+    pages[0].save(path, save_all=True, append_images=pages[1:], compression="tiff_deflate")
+    with Image.open(path) as image:
+        image.seek(bad)
+        start = image.tag_v2[273][0]  # type: ignore[attr-defined]
+    data = path.read_bytes()
+    path.write_bytes(data[:start] + b"\xff" * 40 + data[start + 40 :])
+    [scan] = lines(octedge_("segment", path, "--out", tmp_path / "out", "--model", bundle, "--json"))
+    assert (scan["status"], list(scan["failed"])) == ("partial", [str(bad)])
+
+
+def test_check_names_a_frame_that_cannot_be_decoded(tmp_path):
+    torn_volume(tmp_path / "torn.tif", bad=(1, 3))
+    result = octedge_("check", tmp_path / "torn.tif", "--json")
+    assert result.exit_code == 1
+    [verdict] = lines(result)
+    assert verdict["status"] == "partial"
+    assert verdict["verdict"].startswith("can be segmented but for 2 of 4 B-scans; the first: torn.tif: page 1 has 16 bit, page 2 has 8")
+
+
 def test_a_scan_of_frames_that_cannot_be_decoded_is_refused_and_leaves_nothing(bundle, tmp_path, monkeypatch):
     torn_volume(tmp_path / "torn.tif", bad=())
     monkeypatch.setattr("octedge.readers.images.to_uint8", lambda image, _: image[1:])

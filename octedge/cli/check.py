@@ -18,7 +18,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What a scan is and whether it can be segmented: the JSON line of `check`."""
 
     name: str
-    status: str  # "ok" or "refused"
+    status: str  # "ok", "partial" (some B-scans cannot be decoded) or "refused"
     verdict: str
     device: str | None = None
     pattern: str | None = None
@@ -37,36 +37,36 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def check(ctx: click.Context, inputs: tuple[Path, ...], as_json: bool) -> None:
     """Say what the scans in INPUTS are, where their scale comes from, and whether every B-scan can be read.
 
-    Ends with 0 if all can be segmented, 1 if some cannot.
+    Ends with 0 if all can be segmented, 1 if some scans or B-scans cannot.
     """
-    refused = 0
+    sound = True
     for source in find(inputs):
         verdict, lines = _look(source)
-        refused += verdict.status == "refused"
+        sound &= verdict.status == "ok"
         if as_json:
             say_json(verdict)
             continue
         say(source.name)
         for title, text in (*lines, ("verdict", verdict.verdict)):
             say(f"  {title:<9}{text}")
-    ctx.exit(1 if refused else 0)
+    ctx.exit(0 if sound else 1)
 
 
 def _look(source: Source) -> tuple[Verdict, list[tuple[str, str]]]:
     """The verdict on a scan, every B-scan decoded, and what people read above it."""
     try:
         scan = source.read()
-        for _ in scan:
-            pass
+        failed = _failed(scan)
     except ScanError as error:
         return Verdict(name=source.name, status="refused", verdict=f"refused: {error}"), []
+    words = "can be segmented"
+    if failed:
+        words += f" but for {len(failed)} of {scan.frames} B-scans; the first: {failed[0]}"
     if scan.spacing.axial is None:
-        words = "can be segmented, results in pixels; give --axial-um if the distance between rows is known"
-    else:
-        words = "can be segmented"
+        words += ", results in pixels; give --axial-um if the distance between rows is known"
     verdict = Verdict(
         name=source.name,
-        status="ok",
+        status="partial" if failed else "ok",
         verdict=words,
         device=scan.device,
         pattern=scan.pattern,
@@ -78,6 +78,19 @@ def _look(source: Source) -> tuple[Verdict, list[tuple[str, str]]]:
         notes=scan.notes,
     )
     return verdict, _lines(scan)
+
+
+def _failed(scan: Scan) -> list[str]:
+    """Why B-scans cannot be decoded; raises `ScanError` if none can."""
+    failed = []
+    for index in range(scan.frames):
+        try:
+            scan.frame(index)
+        except ScanError as error:
+            failed.append(str(error))
+    if len(failed) == scan.frames:
+        raise ScanError(failed[0])
+    return failed
 
 
 def _lines(scan: Scan) -> list[tuple[str, str]]:

@@ -39,15 +39,14 @@ def read_image(path: Path, name: str) -> Scan:
         sizes = {_size(path, image, page) for page in range(pages)}
         if len(sizes) > 1:
             raise ScanError(f"{path.name}: pages of mixed size {sorted(sizes)} (columns, rows); a volume has one size, split the file")
-        image.seek(pages // 2)
-        grey, bits, notes = _grey(path.name, image)
+    looked_at, (grey, bits, notes) = _sample(path, pages)
 
     def decode(index: int) -> Frame:
         with _opened(path) as image:
             image.seek(index)
             page, own_bits, _ = _grey(path.name, image)
         if own_bits != bits:
-            raise ScanError(f"{path.name}: page {index} has {own_bits} bit, page {pages // 2} has {bits}; save all pages alike")
+            raise ScanError(f"{path.name}: page {index} has {own_bits} bit, page {looked_at} has {bits}; save all pages alike")
         return to_uint8(page, bits)
 
     if bits > 8:
@@ -55,6 +54,19 @@ def read_image(path: Path, name: str) -> Scan:
     little = range_note(grey, bits)
     rows, columns = grey.shape
     return Scan(name, pages, rows, columns, decode, notes=(*notes, little) if little else notes)
+
+
+def _sample(path: Path, pages: int) -> tuple[int, tuple[Grey, int, tuple[str, ...]]]:
+    """The number and the content of the page that tells what the pages are: the middle one, or, if it is damaged, the first or last."""
+    faults = []
+    for page in dict.fromkeys((pages // 2, 0, pages - 1)):
+        try:
+            with _opened(path) as image:
+                image.seek(page)
+                return page, _grey(path.name, image)
+        except ScanError as error:
+            faults.append(error)
+    raise faults[0]
 
 
 @contextmanager
