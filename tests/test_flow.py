@@ -1,7 +1,7 @@
 """Work ahead: in order, no further than asked, failing in place, and over when nobody wants more."""
 
-import gc
 import threading
+import time
 import weakref
 from contextlib import closing
 
@@ -107,17 +107,32 @@ def test_what_was_never_begun_does_nothing():
     assert not asked
 
 
-def test_a_taken_item_is_not_kept():
+def test_a_taken_item_is_not_kept_while_the_next_is_waited_for():
     class Item:
         pass
 
-    with closing(ahead((Item() for _ in range(3)), 1)) as taken:
-        seen = [weakref.ref(item) for item in taken]
-    gc.disable()
-    try:
-        assert all(item() is None for item in seen)
-    finally:
-        gc.enable()
+    given_up, taken_one = [], threading.Event()
+
+    def items():
+        yield Item()
+        assert taken_one.wait(10)
+        for _ in range(10_000):
+            if given_up[0]() is None:
+                break
+            time.sleep(0.001)
+        yield given_up[0]() is None
+
+    with closing(ahead(items(), 1)) as taken:
+        given_up.append(weakref.ref(next(taken)))
+        taken_one.set()
+        assert next(taken)
+
+
+def test_the_iterator_is_closed_even_if_somebody_holds_it():
+    items = failing_after(9)
+    with closing(ahead(items)) as taken:
+        next(taken)
+    assert items.gi_frame is None
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
