@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from octedge.card import ModelCard
+from octedge.edge.bench import Report
 from octedge.edge.certificate import Certificate
 from octedge.edge.ledger import Ledger
 from octedge.train.manifest import Cohort
@@ -18,6 +19,7 @@ from octedge.train.tuning import Tuning
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
 KINDS = {
+    "bench": Report,
     "card": ModelCard,
     "certificate": Certificate,
     "cohort": Cohort,

@@ -15,6 +15,7 @@ COMMANDS = {
     "check": ("octedge.cli.check:check", "Say what scans are, and whether they can be segmented."),
     "prepare": ("octedge.cli.prepare:prepare", "Find the fastest engine of this machine that gives the reference answers."),
     "segment": ("octedge.cli.segment:segment", "Segment scans: files and folders in, one result per scan out."),
+    "bench": ("octedge.cli.bench:bench", "Measure speed from file to result, and whether it keeps up with a device."),
     "inspect": ("octedge.cli.inspect_bundle:inspect", "Show what a model bundle is."),
     "data": ("octedge.cli.data:data", "Workstation: gather annotated scans in a cohort, check and look at them."),
     "train": ("octedge.cli.workstation:train", "Workstation: train the candidate networks of a recipe."),
