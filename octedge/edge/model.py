@@ -83,7 +83,8 @@ class Run:
                     self._times[answer.index] = answer.times
                 yield answer
         if len(self._failed) == self.scan.frames:
-            raise ScanError(f"{self.scan.name}: none of its {self.scan.frames} B-scans can be decoded; the first: {self._failed[0]}")
+            which = "" if self.scan.frames == 1 else f"none of its {self.scan.frames} B-scans can be decoded; the first: "
+            raise ScanError(f"{self.scan.name}: {which}{self._failed[0]}")
 
     @property
     def about(self) -> About:

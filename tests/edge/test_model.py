@@ -86,6 +86,8 @@ def test_a_note_names_a_few_of_many_broken_frames(model):
 def test_a_scan_of_broken_frames_is_refused(model):
     with pytest.raises(ScanError, match="noise: none of its 3 B-scans can be decoded; the first: frame 0 decodes to"):
         model.segment(replace(SCAN, decode=torn(0, 1, 2)))
+    with pytest.raises(ScanError, match="noise: frame 0 decodes to"):
+        model.segment(replace(SCAN, frames=1, decode=torn(0)))
 
 
 def test_a_scan_larger_than_memory_is_refused_in_words(model):
