@@ -6,7 +6,7 @@ hold, and what an operator takes in fp32 only. All else is fp16, enlarging inclu
 costs a conversion on either side.
 """
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterator, Sequence, Set
 
 import numpy as np
 import onnx
@@ -50,16 +50,14 @@ class _Rewriting:
 
     def run(self) -> None:
         graph, nodes = self.graph, list(self.graph.node)
-        inside = _reached(nodes, LAYERS) - _reached(nodes, {"LogSoftmax"})
-        for node in nodes:
-            holds = all(fits(self.weights[name]) for name in node.input if name in self.weights)
-            self._rewrite(node, TensorProto.FLOAT16 if node.name in inside and holds else TensorProto.FLOAT)
+        for node, within, behind in zip(nodes, _from(nodes, LAYERS), _from(nodes, {"LogSoftmax"}), strict=True):
+            held = all(fits(self.weights[name]) for name in node.input if name in self.weights)
+            self._rewrite(node, TensorProto.FLOAT16 if within and not behind and held else TensorProto.FLOAT)
             self.nodes.append(node)
         read = {name for node in self.nodes for name in node.input}
-        weights = [each for name, each in self.weights.items() if name in read]
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self.nodes)
-        graph.initializer.extend(weights)
+        graph.initializer.extend(each for name, each in self.weights.items() if name in read)
 
     def _rewrite(self, node: NodeProto, kind: int) -> None:
         """Let a node compute in this kind: what it reads is converted first, what it gives is known to be of it."""
@@ -98,12 +96,11 @@ def _kinds(model: onnx.ModelProto) -> dict[str, int]:
     return kinds | {each.name: each.data_type for each in graph.initializer}
 
 
-def _reached(nodes: Iterable[NodeProto], kinds: Set[str]) -> set[str]:
-    """The names of the nodes of these kinds and of all that come after one of them."""
+def _from(nodes: Sequence[NodeProto], kinds: Set[str]) -> Iterator[bool]:
+    """Of every node, whether it is of these kinds or comes after one that is."""
     values: set[str] = set()
-    names = set()
     for node in nodes:
-        if node.op_type in kinds or values & set(node.input):
+        reached = node.op_type in kinds or not values.isdisjoint(node.input)
+        if reached:
             values.update(filter(None, node.output))
-            names.add(node.name)
-    return names
+        yield reached

@@ -1,6 +1,7 @@
 """Golden frames: the B-scans whose reference answers travel in a bundle, so that any machine can check its engine."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +37,7 @@ def held_out_frames(sets: tuple[Set, ...]) -> list[Frame]:
     return frames
 
 
-def answered(frames: list[Frame], engine: Engine, card: ModelCard) -> list[Golden]:
+def answered(frames: Sequence[Frame], engine: Engine, card: ModelCard) -> list[Golden]:
     """The frames with the answers of `engine`, the reference, after the ordered decode."""
     found = [segment(frame, engine, plan(card, len(frame))) for frame in frames]
     return [Golden(frame, answer.labels, answer.surfaces) for frame, answer in zip(frames, found, strict=True)]

@@ -4,10 +4,8 @@ Weights are int8 per channel, what a convolution reads is int8 per tensor, both 
 tensor's range is its largest value in a window, the mean over the windows: what lies beyond in a rare window is cut off,
 which costs less than coarser steps for all. Biases and the rest of the graph stay fp32; opset 18 has no fp16 scales.
 
-Which convolutions stay in floating point is measured, on the engine of the edge, on some of the B-scans and on narrow
-phantoms of every look: what moves surfaces far is rare, and on one kind of scan it may not be seen at all. Each convolution
-is quantised alone, and all are ranked by how far that moves surfaces; left in floating point are the first of that ranking,
-as few as keep `LIMIT`.
+Which convolutions stay in floating point is measured, on the engine of the edge. Each is quantised alone, and all are
+ranked by how far that moves surfaces; left in floating point are the first of that ranking, as few as keep `LIMIT`.
 """
 
 import tempfile
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-from export.golden import answered, phantom_frames
+from export.golden import answered
 from octedge.card import ModelCard
 from octedge.edge.certificate import GATES, Difference, Gate, compare
 from octedge.edge.contract import PRECISION_KEY
@@ -33,37 +31,33 @@ from octedge.segment import plan
 
 # Half the surface difference that a certificate may show: the scans to come are not those it is measured on.
 LIMIT = Gate(equal=0.99, p99_px=GATES["int8"].p99_px / 2)
-MEASURED = 6  # B-scans beside the phantoms; calibration takes all that are given
-SEED = 9000  # of the phantoms, which are not those of the golden frames
 
 
 def to_int8(
-    model: onnx.ModelProto, card: ModelCard, frames: Sequence[Frame], limit: Gate = LIMIT
+    model: onnx.ModelProto, card: ModelCard, frames: Sequence[Frame], checked: Sequence[Frame], limit: Gate = LIMIT
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The fp32 graph in int8, calibrated on B-scans uint8 (H, W), and the names of the convolutions left in floating point.
 
-    Some of the B-scans, evenly spread, are segmented about once per convolution.
+    The B-scans `checked` are segmented about once per convolution.
     Raises `ModelError` where not even one convolution can be in int8.
     """
-    few = [frames[index * len(frames) // MEASURED] for index in range(MEASURED)] if len(frames) > MEASURED else list(frames)
-    few += [each for fields in (("macula", "disc"), ("disc", "macula")) for each in phantom_frames(SEED, fields)]
     names = [node.name for node in model.graph.node if node.op_type == "Conv"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         full = _quantised(model, card, frames, folder)
-        golden = answered(few, _engine(_in_float(full, model, names), card, folder), card)
+        golden = answered(checked, _engine(_mixed(full, model, ()), card, folder), card)
 
-        def measured(kept: Collection[str]) -> Difference:
-            return compare(golden, _engine(_in_float(full, model, kept), card, folder), card)
+        def measured(chosen: Collection[str]) -> Difference:
+            return compare(golden, _engine(_mixed(full, model, chosen), card, folder), card)
 
-        alone = {name: measured(set(names) - {name}) for name in names}
+        alone = {name: measured({name}) for name in names}
         ranked = sorted(names, key=lambda name: (alone[name].p99_px, alone[name].mean_px), reverse=True)
-        fewest = bisect_left(range(len(ranked)), True, key=lambda count: _keeps(measured(ranked[:count]), limit))
+        fewest = bisect_left(range(len(ranked)), True, key=lambda count: _keeps(measured(ranked[count:]), limit))
     if fewest == len(ranked):
         what = f"with one of {fewest} convolutions in int8, surfaces move by more than {limit.p99_px:g} px (99th percentile)"
         raise ModelError(f"{what} or labels change on more than {1 - limit.equal:.2%} of the pixels; ship the network without int8")
     kept = tuple(name for name in names if name in ranked[:fewest])
-    return _in_float(full, model, kept), kept
+    return _mixed(full, model, ranked[fewest:]), kept
 
 
 def _keeps(found: Difference, limit: Gate) -> bool:
@@ -119,9 +113,9 @@ class _Windows(CalibrationDataReader):  # type: ignore[misc]
         return next(({"image": window} for window in self._windows), None)
 
 
-def _in_float(full: onnx.ModelProto, model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto:
-    """`full` with the nodes `kept` reading again what they read in `model`; all that is not nodes and weights is `model`'s."""
-    before = {node.name: node for node in model.graph.node}
+def _mixed(full: onnx.ModelProto, model: onnx.ModelProto, chosen: Collection[str]) -> onnx.ModelProto:
+    """`model` with the `chosen` nodes as they are in `full`, and the Q/DQ in front of them; all other nodes read what they always did."""
+    usual = {node.name: node for node in model.graph.node if node.name not in chosen}
     weights = {each.name: each for each in (*full.graph.initializer, *model.graph.initializer)}
     mixed = onnx.ModelProto()
     mixed.CopyFrom(model)
@@ -129,11 +123,10 @@ def _in_float(full: onnx.ModelProto, model: onnx.ModelProto, kept: Collection[st
     del graph.node[:], graph.initializer[:]
     wanted = {each.name for each in graph.output}
     nodes = []
-    for node in reversed(full.graph.node):
-        if not wanted.isdisjoint(node.output):
-            node = before[node.name] if node.name in kept else node
-            nodes.append(node)
-            wanted.update(node.input)
+    for each in reversed(full.graph.node):
+        if not wanted.isdisjoint(each.output):
+            nodes.append(usual.get(each.name, each))
+            wanted.update(nodes[-1].input)
     graph.node.extend(reversed(nodes))
-    graph.initializer.extend(weights[name] for name in weights if name in wanted)
+    graph.initializer.extend(each for name, each in weights.items() if name in wanted)
     return mixed

@@ -47,7 +47,7 @@ class Stopwatch:
         """The ms of each shape. Raises `ModelError` where the engine is not here or cannot run a shape."""
         frame = np.random.default_rng(0).integers(0, 256, self.size, np.uint8)
         with tempfile.TemporaryDirectory() as folder:
-            bundles = [self._bundle(shape, Path(folder) / str(index)) for index, shape in enumerate(shapes)]
+            bundles = [self.bundle(shape, Path(folder) / str(index)) for index, shape in enumerate(shapes)]
             times: list[list[float]] = [[] for _ in bundles]
             for _ in range(self.rounds):
                 for bundle, found in zip(bundles, times, strict=True):
@@ -67,7 +67,7 @@ class Stopwatch:
             times.append((perf_counter() - began) * 1000)
         return times
 
-    def _bundle(self, shape: Family, folder: Path) -> Bundle:
+    def bundle(self, shape: Family, folder: Path) -> Bundle:
         """The shape as a bundle of a graph and a card, tiled as an export would tile it."""
         graph = random_graph(shape, len(self.structures))
         grid = 1 << shape.downs

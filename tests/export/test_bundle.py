@@ -148,8 +148,8 @@ def test_a_precision_that_moves_the_masks_too_far_is_left_out_and_named(run, bun
 def test_int8_is_calibrated_on_the_training_set_alone(monkeypatch, run, tmp_path):
     seen = []
 
-    def to_int8(model, card, frames):
-        seen.extend(frames)
+    def to_int8(model, card, frames, checked):
+        seen.extend([*frames, *checked])
         raise ModelError("no")
 
     monkeypatch.setattr("export.bundle.to_int8", to_int8)

@@ -9,6 +9,9 @@ import pytest
 import tensorrt_rtx
 from onnx import TensorProto, helper, numpy_helper
 
+from export.fp16 import to_fp16
+from export.int8 import to_int8
+from octedge.edge.certificate import Gate
 from octedge.edge.trt_build import PORTABLE, Options, Profile, build_plan, profiles
 from octedge.errors import ModelError
 from tests.export.graphs import exported
@@ -36,9 +39,22 @@ def targets_of(plan):
     return {name for name, bit in BITS.items() if mask & bit}
 
 
+def in_int8(model, card):
+    """All of its convolutions, whatever that does to the answers."""
+    noise = [np.random.default_rng(0).integers(0, 256, (60, 70), np.uint8)]
+    return to_int8(model, card, noise, noise, Gate())[0]
+
+
+PRECISIONS = {"fp32": lambda model, _: model, "fp16": lambda model, _: to_fp16(model), "int8": in_int8}
+
+
 @every_family
-def test_every_family_builds_for_every_rtx_gpu_without_one(shape, tmp_path):
-    plan = built(exported(shape), card_of(shape), tmp_path)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_family_builds_in_every_precision_for_every_rtx_gpu_without_one(shape, precision, tmp_path):
+    card = card_of(shape)
+    model = PRECISIONS[precision](exported(shape), card)
+    assert ("QuantizeLinear" in {node.op_type for node in model.graph.node}) == (precision == "int8")
+    plan = built(model, card, tmp_path)
     assert targets_of(plan) == set(PORTABLE)
     assert ".".join(map(str, plan[VERSION : VERSION + 4])) == tensorrt_rtx.__version__
 
