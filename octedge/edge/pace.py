@@ -106,10 +106,8 @@ def replay(model: Model, frames: Sequence[Frame], spacing: Spacing, rhythm: Rhyt
     if rhythm.a_per_b < columns:
         raise UsageError(f"{rhythm.a_per_b} A-scans per B-scan given; a B-scan of {columns} columns has at least as many")
     deadline = rhythm.period_ms * DEPTH if deadline_ms is None else deadline_ms
-    few = max(len(frames), FULL_SPEED)
-    free = _feed(model.stream(rows, columns, spacing), _Device(frames, few))
+    sustained = full_speed(model, frames, spacing)
     paced = _feed(model.stream(rows, columns, spacing), _Device(frames, rhythm.bscans, rhythm.due, round(rhythm.seconds * 1e9)))
-    sustained = 1000 * (few - 1) / (free.lags[-1] - free.lags[0])
     return Pace(
         a_rate=rhythm.a_rate,
         a_per_b=rhythm.a_per_b,
@@ -126,6 +124,14 @@ def replay(model: Model, frames: Sequence[Frame], spacing: Spacing, rhythm: Rhyt
         sustained=round(sustained, 2),
         headroom=round(sustained / rhythm.per_second, 3),
     )
+
+
+def full_speed(model: Model, frames: Sequence[Frame], spacing: Spacing = Spacing()) -> float:
+    """B-scans per second that go through a stream of the model when there is always another one."""
+    few = max(len(frames), FULL_SPEED)
+    rows, columns = frames[0].shape
+    found = _feed(model.stream(rows, columns, spacing), _Device(frames, few))
+    return 1000 * (few - 1) / (found.lags[-1] - found.lags[0])
 
 
 @dataclass(frozen=True, slots=True)
