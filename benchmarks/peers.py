@@ -6,8 +6,9 @@
 The weights are those of the shipped model: torch gets them from the ONNX file, where batch norm is folded into the convolutions.
 All compute in fp32 with as many threads as there are cores. "segment" tiles, runs and orders a B-scan that is in memory; "file to
 file" is what the command `octedge segment` does with a DICOM volume, results as NPZ. The loops give the argmax of a whole B-scan
-and nothing else. MONAI's sliding window (columns of 256, half of them shared, Gaussian weights) is in torch. Every round goes
-through all; a first one warms up, and none is timed before torch and ONNX Runtime agree.
+and nothing else. Labels are right where they are the phantom's. MONAI's sliding window (columns of 256, half of them shared,
+Gaussian weights) is in torch. Every round goes through all; a first one warms up, and none is timed before torch and ONNX Runtime
+agree.
 """
 
 import re
@@ -157,14 +158,15 @@ def whole(name: str, network: Callable[[NDArray[np.uint8]], Labels]) -> Contende
 
 
 @contextmanager
-def contenders(size: tuple[int, int], frames: int) -> Iterator[tuple[list[Contender], list[Frame], Bundle]]:
-    """All of them, their B-scans, and the bundle; the DICOM file and the results are gone afterwards."""
+def contenders(size: tuple[int, int], frames: int) -> Iterator[tuple[list[Contender], list[Frame], Labels, Bundle]]:
+    """All of them, their B-scans, the truth (F, H, W), and the bundle; the DICOM file and the results are gone afterwards."""
     bundle = open_bundle()
     look = replace(LOOKS["spectralis"], rows=size[0], columns=size[1], axial_um=bundle.card.axial_um[1], lateral_um=6000 / size[1])
     torch.set_num_threads(cores() or torch.get_num_threads())
     with TemporaryDirectory() as made, torch.inference_mode():
         source = Source((Path(made) / "phantom.dcm",), "phantom")
-        write_dicom(Phantom(look, frames, 1), source.paths[0])
+        phantom = Phantom(look, frames, 1)
+        write_dicom(phantom, source.paths[0])
         path, graph = bundle.path / "model.onnx", in_torch(bundle)
         ort, openvino = (load_engine(bundle, name) for name in ("ort-fp32", "openvino-fp32"))
         yield (
@@ -178,6 +180,7 @@ def contenders(size: tuple[int, int], frames: int) -> Iterator[tuple[list[Conten
                 of_monai(graph),
             ],
             list(source.read()),
+            np.stack([phantom.bscan(index).labels for index in range(frames)]),
             bundle,
         )
 
@@ -204,11 +207,13 @@ def main(size: str, frames: int, rounds: int) -> None:
     found = re.fullmatch(r"(\d+)x(\d+)", size)
     if not found:
         raise click.BadParameter(f"{size!r}; needed are rows x columns, as 1024x512")
-    with contenders((int(found[1]), int(found[2])), frames) as (every, images, bundle):
+    with contenders((int(found[1]), int(found[2])), frames) as (every, images, truth, bundle):
         first = every[0]
         answers = {each.name: each.answer(images) for each in every}  # warms up
         reference = np.stack(answers["torch, whole image"])
-        equal = {name: float(np.mean(np.stack(labels) == reference)) for name, labels in answers.items()}
+        equal, right = (
+            {name: float(np.mean(np.stack(labels) == given)) for name, labels in answers.items()} for given in (reference, truth)
+        )
         if equal[first.name] < LEAST:
             raise SystemExit(f"torch and ONNX Runtime agree on {equal[first.name]:.4%} of the labels only: not the same network")
         times: dict[str, list[float]] = {each.name: [] for each in every}
@@ -220,13 +225,20 @@ def main(size: str, frames: int, rounds: int) -> None:
             print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
     print(f"{facts('onnxruntime', 'openvino', 'torch', 'monai')}\n")
     print(f"{bundle.card.id}, {frames} B-scans of {size}, {rounds} rounds, medians\n")
-    titles = ("ms per B-scan", "of the bare loop", "computed / needed", "labels as torch's", "columns out of order")
+    titles = ("ms per B-scan", "of the bare loop", "computed / needed", "labels as torch's", "labels right", "columns out of order")
     print(head("", *titles))
     for each in every:
         ratio = statistics.median(mine / bare for mine, bare in zip(times[each.name], times[first.name], strict=True))
         computed = f"{sum(each.pixels) / ((rounds + 1) * images[0].size * frames):.2f}" if each.pixels else "as segment"
         disorder = out_of_order(answers[each.name], bundle.card.chain)
-        cells = (*ms([statistics.median(times[each.name])]), f"{ratio:.2f}", computed, f"{equal[each.name]:.3%}", f"{disorder:.1%}")
+        cells = (
+            *ms([statistics.median(times[each.name])]),
+            f"{ratio:.2f}",
+            computed,
+            f"{equal[each.name]:.2%}",
+            f"{right[each.name]:.2%}",
+            f"{disorder:.1%}",
+        )
         print(row(each.name, *cells))
 
 
