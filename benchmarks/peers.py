@@ -30,7 +30,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from benchmarks.facts import facts, head, ms, row
-from octedge.cli.batch import Job, run_one
+from octedge.batch import Job, run_one
 from octedge.edge.bundle import Bundle, open_bundle
 from octedge.edge.engine import load_engine
 from octedge.edge.machine import cores

@@ -1,7 +1,7 @@
 """What each precision costs and gives on each engine of this machine: the certificates of a bundle as a table.
 
-    python -m benchmarks.precisions            the shipped bundle
-    python -m benchmarks.precisions BUNDLE
+python -m benchmarks.precisions            the shipped bundle
+python -m benchmarks.precisions BUNDLE
 """
 
 import sys

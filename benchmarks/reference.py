@@ -1,7 +1,7 @@
 """Make the shipped model: train the candidates of recipes/reference.toml, choose the target by IoU, export the bundle.
 
-    python -m benchmarks.reference --data ../shared/data
-    python -m benchmarks.reference --data ../shared/data --precisions    only its fp16 and int8 files, from the shipped fp32 one
+python -m benchmarks.reference --data ../shared/data
+python -m benchmarks.reference --data ../shared/data --precisions    only its fp16 and int8 files, from the shipped fp32 one
 """
 
 import sys

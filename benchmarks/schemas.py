@@ -1,6 +1,6 @@
 """Write the JSON Schemas of the files octedge reads and writes to docs/schemas.
 
-    python -m benchmarks.schemas
+python -m benchmarks.schemas
 """
 
 import json

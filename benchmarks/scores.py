@@ -1,6 +1,6 @@
 """The README's accuracy tables: the shipped bundle, through the runtime users have, on the subjects held out of its training.
 
-    python -m benchmarks.scores --data ../shared/data
+python -m benchmarks.scores --data ../shared/data
 """
 
 import platform

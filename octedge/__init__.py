@@ -1,9 +1,9 @@
 """octedge: retinal OCT layer segmentation for the machine beside the scanner. Research use only.
 
-    import octedge
-    model = octedge.open_model()                 # the reference model; or a bundle's folder
-    result = model.segment(octedge.read("scan.dcm"))
-    result.surfaces                              # float32 (F, L, W), rows
+import octedge
+model = octedge.open_model()                 # the reference model; or a bundle's folder
+result = model.segment(octedge.read("scan.dcm"))
+result.surfaces                              # float32 (F, L, W), rows
 """
 
 from importlib import import_module

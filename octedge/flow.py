@@ -10,6 +10,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+Progress = Callable[[int, int], None]  # hears how many are done, of how many
 
 _TICK = 1.0  # s; Windows lets Ctrl-C through only where a wait has an end
 

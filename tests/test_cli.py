@@ -19,8 +19,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
 import octedge
+from octedge.batch import scaled
 from octedge.cli import COMMANDS, main
-from octedge.cli.batch import scaled
 from octedge.edge.bundle import REFERENCE, open_bundle
 from octedge.edge.ledger import Ledger
 from octedge.errors import ModelError
@@ -419,7 +419,7 @@ def test_ctrl_c_ends_with_130_and_one_line(scans, bundle, tmp_path, monkeypatch)
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("octedge.cli.batch.write_npz_by_frame", stop)
+    monkeypatch.setattr("octedge.batch.npz_by_frame", stop)
     result = octedge_("segment", scans, "--out", tmp_path / "out", "--model", bundle)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1].startswith("stopped: ")

@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 import click
 import msgspec
 
+from octedge.batch import Job, run_one
 from octedge.card import ModelCard
-from octedge.cli.batch import Job, run_one
 from octedge.cli.bench_tables import comparison, tables
 from octedge.cli.console import complain, say, say_json
 from octedge.edge import bench as measure

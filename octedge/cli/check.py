@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from octedge.cli.batch import Scale
+from octedge.batch import Scale
 from octedge.cli.console import say, say_json
 from octedge.cli.segment import INPUTS, JSON, bscans
 from octedge.errors import ScanError

@@ -1,13 +1,13 @@
 """What goes to the console: ASCII, one line at a time, results on stdout and everything else on stderr."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
 import msgspec
 
-Progress = Callable[[int, int], None]
+from octedge.flow import Progress
 
 
 def plain(text: str) -> str:

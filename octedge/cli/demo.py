@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from octedge.anatomy import KEYS, members
-from octedge.cli.batch import STAGES, Job, Outcome, run_one
+from octedge.batch import STAGES, Job, Outcome, run_one
 from octedge.cli.console import complain, progress_bar, say
 from octedge.cli.segment import summary
 from octedge.edge.model import open_model

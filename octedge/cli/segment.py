@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from octedge.cli.batch import COMING, FORMATS, Job, Outcome, identities, run_one
+from octedge.batch import COMING, DEFAULT, FORMATS, Job, Outcome, identities, run_one
 from octedge.cli.console import complain, progress_bar, say_json
 from octedge.edge.engine import BACKENDS
 from octedge.edge.model import open_model
@@ -17,7 +17,7 @@ from octedge.results.files import make_folder
 def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
     """A list separated by commas -> the formats, each once, in the order given."""
     wanted = tuple(dict.fromkeys(word.strip() for word in value.split(",") if word.strip()))
-    available = f"available are {', '.join(FORMATS)}"
+    available = f"available are {', '.join(sorted(FORMATS))}"
     for word in wanted:
         if word not in FORMATS:
             raise click.BadParameter(f"{word!r} {'comes later' if word in COMING else 'is no format'}; {available}", ctx, param)
@@ -50,7 +50,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One machine-readabl
 )
 @click.option("--allow-fallback", is_flag=True, help="Where that engine cannot be used: ONNX Runtime on the CPU, and say so.")
 @click.option(
-    "--format", "formats", callback=_formats, metavar="LIST", default=",".join(FORMATS), show_default=True, help="What is written per scan."
+    "--format", "formats", callback=_formats, metavar="LIST", default=",".join(DEFAULT), show_default=True, help="What is written per scan."
 )
 @click.option("--axial-um", type=click.FloatRange(0.2, 50), callback=_number, help="Distance between rows, if the file does not say.")
 @click.option("--lateral-um", type=click.FloatRange(0.2, 500), callback=_number, help="Distance between columns, if the file does not say.")

@@ -140,4 +140,3 @@ def _keep(file: Path, found: certificates.Certificate) -> None:
         certificates.write_certificate(file, found)
     except OutputError:
         return
-

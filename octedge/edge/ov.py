@@ -53,7 +53,7 @@ class OpenVinoEngine:
     def __call__(self, windows: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         check_windows(windows, self._card)
         count = len(windows)
-        if windows.size == self._card.windowing.grid ** 2:  # OpenVINO 2026.4 gets some networks wrong on one window of one cell of the grid
+        if windows.size == self._card.windowing.grid**2:  # OpenVINO 2026.4 gets some networks wrong on one window of one cell of the grid
             windows = np.repeat(windows, 2, axis=0)
         try:
             # A request of its own for every call costs nothing measurable, and calls from several threads do not meet.

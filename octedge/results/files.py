@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,15 +25,16 @@ _ADVICE = {
 }
 
 
-def write_atomic(path: Path, writer: Callable[[BinaryIO], None]) -> None:
-    """Let `writer` fill a temporary file in the same folder, bring it to the disk, then give it its name.
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file in the same folder; left without an error, it is brought to the disk and given its name.
 
     Raises `OutputError` naming the path and what to do; no temporary file is left behind.
     """
     temporary = path.parent / f".octedge-{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:
-            writer(file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -44,6 +45,12 @@ def write_atomic(path: Path, writer: Callable[[BinaryIO], None]) -> None:
     except BaseException:  # Ctrl-C included: tidy up, then let it pass
         _remove(temporary)
         raise
+
+
+def write_atomic(path: Path, writer: Callable[[BinaryIO], None]) -> None:
+    """`atomic` for what one function writes."""
+    with atomic(path) as file:
+        writer(file)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -1,7 +1,8 @@
 """The result NPZ: every number of a segmentation in one file that numpy alone can read."""
 
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -17,21 +18,25 @@ def write_npz(file: BinaryIO, result: Segmentation) -> None:
     `spacing_mm` float64 (3,) is axial, lateral, between, NaN where unknown; `failed_frames` int64 those that could not be decoded.
     The same result gives the same bytes.
     """
-    frames, rows, columns = result.labels.shape
-    layers = (Layers(labels, surfaces) for labels, surfaces in zip(result.labels, result.surfaces, strict=True))
-    write_npz_by_frame(file, (frames, rows, columns), layers, lambda: result)
+    with npz_by_frame(file, result.labels.shape, lambda: result) as add:
+        for labels, surfaces in zip(result.labels, result.surfaces, strict=True):
+            add(Layers(labels, surfaces))
 
 
-def write_npz_by_frame(file: BinaryIO, shape: tuple[int, int, int], layers: Iterable[Layers], about: Callable[[], About]) -> None:
-    """The same file, written while the answers to (F, H, W) B-scans come: no labels are held; `about` is asked for after the last one."""
+@contextmanager
+def npz_by_frame(file: BinaryIO, shape: tuple[int, ...], about: Callable[[], About]) -> Iterator[Callable[[Layers], None]]:
+    """The same file, written while the answers to B-scans (F, H, W) come: add each; no labels are held. `about` is asked for at the end."""
     with zipfile.ZipFile(file, "w") as archive:
-        surfaces = []
+        surfaces: list[NDArray[np.float32]] = []
         # Labels shrink a hundredfold at the fastest level; the rest is small or does not shrink.
         with archive.open(_entry("labels", zipfile.ZIP_DEFLATED), "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for each in layers:
-                member.write(np.ascontiguousarray(each.labels).data)
-                surfaces.append(each.surfaces)
+
+            def add(layers: Layers) -> None:
+                member.write(np.ascontiguousarray(layers.labels).data)
+                surfaces.append(layers.surfaces)
+
+            yield add
         if len(surfaces) != shape[0]:
             raise UsageError(f"{len(surfaces)} answers came for {shape[0]} B-scans; needed is one for each")
         for name, array in {"surfaces": np.stack(surfaces), **_words(about())}.items():

@@ -229,4 +229,3 @@ def _table(path: Path, name: str) -> Depths:
     except (OSError, ValueError) as error:
         what = f"{name}: {path.name} is not a boundary table ({error})"
         raise ScanError(f"{what}; needed are comma-separated rows, one per column") from error
-

@@ -20,9 +20,7 @@ def bscan(index: int) -> BScan:
 
 
 WHOLE = (Span("receive", 0, MS),)
-LEDGER = Ledger(
-    model="m", engine="e", machine="x", rows=5, columns=7, whole=WHOLE, bscans=tuple(bscan(index) for index in range(50))
-)
+LEDGER = Ledger(model="m", engine="e", machine="x", rows=5, columns=7, whole=WHOLE, bscans=tuple(bscan(index) for index in range(50)))
 
 
 def test_every_span_is_a_bar_at_its_time():

@@ -213,8 +213,12 @@ def test_per_frame_spacing_counts_where_all_frames_agree(tmp_path: Path, second:
 
 @pytest.mark.parametrize(
     ("stated", "kept"),
-    [(["0.3", "0.0116"], (None, 0.0116)), (["0.0039", "0.5"], (0.0039, None)), (["0.0039", "0"], (0.0039, None)),
-     (["1", "1"], (None, None))],
+    [
+        (["0.3", "0.0116"], (None, 0.0116)),
+        (["0.0039", "0.5"], (0.0039, None)),
+        (["0.0039", "0"], (0.0039, None)),
+        (["1", "1"], (None, None)),
+    ],
 )
 def test_implausible_spacing_is_dropped_and_said(tmp_path: Path, stated: list, kept: tuple) -> None:
     def change(dataset: pydicom.Dataset) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from octedge.anatomy import KEYS, surface_names
 from octedge.errors import UsageError
-from octedge.results.npz import write_npz, write_npz_by_frame
+from octedge.results.npz import npz_by_frame, write_npz
 from octedge.scan import Spacing
 from octedge.segment import Layers, Segmentation
 
@@ -85,7 +85,9 @@ def test_frame_by_frame_it_holds_no_labels_and_asks_what_they_mean_when_all_are_
         return RESULT
 
     tracemalloc.start()
-    write_npz_by_frame(file, shape, layers(), about)
+    with npz_by_frame(file, shape, about) as add:
+        for each in layers():
+            add(each)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < np.prod(shape) / 2
@@ -97,6 +99,12 @@ def test_frame_by_frame_it_holds_no_labels_and_asks_what_they_mean_when_all_are_
 
 @pytest.mark.parametrize("count", [0, 2, 4])
 def test_one_answer_for_each_frame_is_needed(count):
-    layers = [Layers(RESULT.labels[0], RESULT.surfaces[0])] * count
+    labels, surfaces = RESULT.labels.repeat(2, axis=0)[:count], RESULT.surfaces.repeat(2, axis=0)[:count]
     with pytest.raises(UsageError, match=f"{count} answers came for 3 B-scans"):
-        write_npz_by_frame(io.BytesIO(), RESULT.labels.shape, layers, lambda: RESULT)
+        write_some(labels, surfaces)
+
+
+def write_some(labels, surfaces):
+    with npz_by_frame(io.BytesIO(), RESULT.labels.shape, lambda: RESULT) as add:
+        for each in map(Layers, labels, surfaces):
+            add(each)

@@ -248,7 +248,7 @@ def test_a_source_is_added_below_what_is_there_with_its_hash_and_a_change_is_fou
     cohort = folder / "set.toml"
     cohort.write_text('name = "mine" # kept\n')
     (folder / "labels.toml").write_text("[values]\n" + "".join(f'{value} = "{group}"\n' for value, group in enumerate(GROUPS)))
-    arguments = ("add", cohort, "--kind", "masks", folder / "images", folder / "masks", "--data", folder, "--name", "a \"b\"", "--patient")
+    arguments = ("add", cohort, "--kind", "masks", folder / "images", folder / "masks", "--data", folder, "--name", 'a "b"', "--patient")
     done = run(*arguments, r"^(p\d+)", "--labels", folder / "labels.toml", "--set", 'validation = ["p2"]')
     assert done.exit_code == 0, done.output
     assert cohort.read_text().startswith('name = "mine" # kept\n')

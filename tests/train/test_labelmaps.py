@@ -10,9 +10,7 @@ from octedge.errors import ScanError, UsageError
 from octedge.metrics import IGNORED
 from octedge.train.labelmaps import LabelMap, boundary_reference, group_surfaces, merge_table, ordered_groups, to_groups
 
-DUKE = LabelMap(
-    values={1: "nfl", 2: "gcl+ipl", 3: "inl", 4: "opl", 5: "onl+elm+mz", 6: "ez", 7: "os+rpe", 8: "fluid"}, outside=0
-)
+DUKE = LabelMap(values={1: "nfl", 2: "gcl+ipl", 3: "inl", 4: "opl", 5: "onl+elm+mz", 6: "ez", 7: "os+rpe", 8: "fluid"}, outside=0)
 GROUPS = ("vitreous", "nfl", "gcl+ipl", "inl", "opl", "onl+elm+mz", "ez", "os+rpe", "choroid+sclera", "fluid")
 
 

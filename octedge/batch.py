@@ -1,8 +1,7 @@
-"""The run over many scans that `segment` and `demo` share: read, segment, write; a refused scan does not stop the others."""
+"""From a scan's files to the files of its results: read, segment, write, all at the same time; a refused scan does not stop the others."""
 
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -10,20 +9,21 @@ from pathlib import Path
 
 import msgspec
 
-from octedge.cli.console import Progress
 from octedge.edge.ledger import now
 from octedge.edge.model import Model, Run
 from octedge.edge.pipeline import Answer
 from octedge.errors import ScanError, UsageError
-from octedge.flow import ahead
+from octedge.flow import Progress, ahead
 from octedge.readers import Source
-from octedge.results.files import make_folder, write_atomic, write_bytes, write_json
-from octedge.results.npz import write_npz_by_frame
+from octedge.results.files import atomic, make_folder, write_bytes, write_json
+from octedge.results.npz import npz_by_frame
 from octedge.results.overlay import View, write_overlay
 from octedge.scan import Frame, Scan, Spacing
-from octedge.segment import About, Layers
+from octedge.segment import About
 
-FORMATS = ("npz", "overlay")
+Answers = Generator[Answer, None, None]
+
+DEFAULT = ("npz", "overlay")
 COMING = ("seg", "heightmap", "sr", "report")
 # What is told of a scan -> the ledger's stages it is the sum of.
 STAGES = {
@@ -79,7 +79,7 @@ class Job:
 
     model: Model
     out: Path
-    formats: tuple[str, ...] = FORMATS
+    formats: tuple[str, ...] = DEFAULT
     axial_um: float | None = None
     lateral_um: float | None = None
     ledger: bool = False
@@ -92,6 +92,28 @@ def identities(sources: Iterable[Source]) -> frozenset[tuple[int, int]]:
     return frozenset(one for one in found if one is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """A scan whose results are being written: what was `written` so far, and what was `left_out` and why."""
+
+    source: Source
+    run: Run
+    job: Job
+    written: list[Path] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def path(self, ending: str) -> Path:
+        """Where the result NAME + `ending` goes; its folder is there.
+
+        Raises `UsageError` if it would overwrite an input, `OutputError` if there can be no folder.
+        """
+        path = self.job.out / f"{self.run.scan.name}{ending}"
+        if _identity(path) in self.job.inputs:
+            raise UsageError(f"{path}: is an input, the result would overwrite it; choose another folder for --out")
+        make_folder(path.parent)
+        return path
+
+
 def run_one(source: Source, job: Job, progress: Progress | None = None) -> Outcome:
     """Read, segment and write one scan, all three at the same time.
 
@@ -101,12 +123,14 @@ def run_one(source: Source, job: Job, progress: Progress | None = None) -> Outco
     try:
         run = job.model.run(scaled(source.read(), job.axial_um, job.lateral_um))
         run.whole.add("receive", begun)
-        outputs = write_results(run, job, progress)
+        writing = Writing(source, run, job)
+        _write(writing, progress)
     except ScanError as error:
         return Outcome(name=source.name, status="refused", error=str(error))
     about, ledger = run.about, run.ledger()
     if job.ledger:
-        outputs.append(_write(job, f"{about.name}.ledger.json", lambda path: write_json(path, ledger)))
+        write_json(path := writing.path(".ledger.json"), ledger)
+        writing.written.append(path)
     seconds = ledger.seconds()
     return Outcome(
         name=source.name,
@@ -114,12 +138,12 @@ def run_one(source: Source, job: Job, progress: Progress | None = None) -> Outco
         frames=about.frames,
         rows=run.scan.rows,
         columns=run.scan.columns,
-        outputs=tuple(path.relative_to(job.out).as_posix() for path in outputs),
+        outputs=tuple(path.relative_to(job.out).as_posix() for path in writing.written),
         spacing=Scale.of(about.spacing),
         factor=about.factor,
         model=about.model,
         engine=about.engine,
-        notes=about.notes,
+        notes=(*about.notes, *writing.left_out),
         failed=dict(about.failed),
         seconds={name: round(sum(seconds.get(stage, 0.0) for stage in stages), 4) for name, stages in STAGES.items()},
         ms_per_bscan=round(1000 * ledger.wall / about.frames, 2),
@@ -142,70 +166,55 @@ def scaled(scan: Scan, axial_um: float | None, lateral_um: float | None) -> Scan
     return replace(scan, spacing=spacing, notes=scan.notes + notes)
 
 
-def write_results(run: Run, job: Job, progress: Progress | None = None) -> list[Path]:
-    """Write the answers in the job's formats while they come; the paths written.
-
-    Raises `OutputError` if that fails, `UsageError` if it would overwrite an input, and what the answers raise.
-    """
-    paths: list[Path] = []
-    answers = run.answers()
-    if "overlay" in job.formats:
-        answers = ahead(_with_overlays(answers, run.about, job, paths))
+def _write(writing: Writing, progress: Progress | None) -> None:
+    """Let the answers pass through the writers of the job's formats, each of which hands them on."""
+    answers = writing.run.answers()
+    for name in sorted(writing.job.formats, key=list(FORMATS).index):
+        answers = FORMATS[name](answers, writing)
     with closing(answers):
-        layers = _layers(answers, run.scan.frames, progress)
-        if "npz" in job.formats:
-            paths.insert(0, _write(job, f"{run.scan.name}.npz", lambda path: _write_npz(path, layers, run)))
-        else:
-            deque(layers, maxlen=0)
-    return paths
+        for answer in answers:
+            if progress is not None:
+                progress(answer.index + 1, writing.run.scan.frames)
 
 
-def _layers(answers: Iterable[Answer], frames: int, progress: Progress | None) -> Iterator[Layers]:
-    """What the answers say; whoever takes it encodes it until asking for the next."""
-    for answer in answers:
-        with answer.times.stage("encode"):
-            yield answer.layers
-        if progress is not None:
-            progress(answer.index + 1, frames)
-
-
-def _write_npz(path: Path, layers: Iterable[Layers], run: Run) -> None:
-    ends: list[int] = []
-
-    def about() -> About:
-        ends.append(now())
-        return run.about
-
+def _npz(answers: Answers, writing: Writing) -> Answers:
+    run, path = writing.run, writing.path(".npz")
     shape = (run.scan.frames, run.scan.rows, run.scan.columns)
-    write_atomic(path, lambda file: write_npz_by_frame(file, shape, layers, about))
-    run.whole.add("write", ends[0])
+    with closing(answers), atomic(path) as file, npz_by_frame(file, shape, lambda: run.about) as add:
+        for answer in answers:
+            with answer.times.stage("encode"):
+                add(answer.layers)
+            yield answer
+        begun = now()
+    run.whole.add("write", begun)
+    writing.written.insert(0, path)
 
 
-def _with_overlays(answers: Generator[Answer, None, None], about: About, job: Job, paths: list[Path]) -> Generator[Answer, None, None]:
-    """The same answers, each after its overlay is written; `paths` gets those."""
+def _overlays(answers: Answers, writing: Writing) -> Answers:
+    return ahead(_with_overlays(answers, writing))  # drawn by a thread of their own
+
+
+def _with_overlays(answers: Answers, writing: Writing) -> Answers:
+    about = writing.run.about
     with closing(answers):
         for answer in answers:
             if answer.frame is not None:
-                paths.append(_write_overlay(answer, answer.frame, about, job))
+                _write_overlay(answer, answer.frame, about, writing)
             yield answer
 
 
-def _write_overlay(answer: Answer, frame: Frame, about: About, job: Job) -> Path:
-    name = f"{about.name}.overlay.png" if about.frames == 1 else f"{about.name}/overlay_{answer.index:03d}.png"
+def _write_overlay(answer: Answer, frame: Frame, about: About, writing: Writing) -> None:
+    path = writing.path(".overlay.png" if about.frames == 1 else f"/overlay_{answer.index:03d}.png")
     picture = BytesIO()
     with answer.times.stage("encode"):
         write_overlay(picture, frame, View(about, answer.index, answer.layers.labels, answer.layers.surfaces))
     with answer.times.stage("write"):
-        return _write(job, name, lambda path: write_bytes(path, picture.getvalue()))
+        write_bytes(path, picture.getvalue())
+    writing.written.append(path)
 
 
-def _write(job: Job, name: str, write: Callable[[Path], None]) -> Path:
-    path = job.out / name
-    if _identity(path) in job.inputs:
-        raise UsageError(f"{path}: is an input, the result would overwrite it; choose another folder for --out")
-    make_folder(path.parent)
-    write(path)
-    return path
+# In the order in which answers pass through: what is drawn takes its time while the rest is encoded.
+FORMATS: dict[str, Callable[[Answers, Writing], Answers]] = {"overlay": _overlays, "npz": _npz}
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
