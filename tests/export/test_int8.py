@@ -269,7 +269,7 @@ def change_by_optimiser(model):
 def test_int8_with_fp16_goes_wrong_in_onnx_runtime_with_its_optimiser_of_biases_so_ours_is_int8_with_fp32():
     change, largest = change_by_optimiser(quantised_layer(TensorProto.FLOAT16, 21))
     assert change > largest  # the scale of a bias in int32 is the product of two scales, and that is 0 in fp16
-    change, _ = change_by_optimiser(quantised_layer(TensorProto.FLOAT, OPSET))
-    assert change <= 1 / 64  # one step
+    change, largest = change_by_optimiser(quantised_layer(TensorProto.FLOAT, OPSET))
+    assert change < largest / 16  # one step of 1 / 64; a few on processors without VNNI, whose sums of two products saturate
     with pytest.raises(onnx.shape_inference.InferenceError, match=r"QuantizeLinear.* unsupported type: tensor\(float16\)"):
         onnx.checker.check_model(quantised_layer(TensorProto.FLOAT16, OPSET), full_check=True)
