@@ -14,6 +14,7 @@ from octedge.edge.model import Model, Run
 from octedge.edge.pipeline import Answer
 from octedge.errors import ScanError, UsageError
 from octedge.flow import Progress, ahead
+from octedge.quality import Flag
 from octedge.readers import Source
 from octedge.results.files import atomic, make_folder, write_bytes, write_json
 from octedge.results.npz import npz_by_frame
@@ -29,7 +30,7 @@ COMING = ("seg", "heightmap", "sr", "report")
 STAGES = {
     "read": ("receive", "decode"),
     "engine": ("tile", "copy", "engine", "copy back"),
-    "order": ("stitch",),
+    "order": ("stitch", "quality"),
     "write": ("encode", "write"),
 }
 
@@ -52,8 +53,8 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one scan: the JSON line of `segment`.
 
-    `outputs` are relative to --out; `failed` says of B-scans that could not be decoded why; `seconds` are by stage, and stages run
-    at the same time; `ms_per_bscan` is what one has waited for.
+    `outputs` are relative to --out; `flags` say where not to trust them, `failed` of B-scans that could not be decoded why; `seconds`
+    are by stage, and stages run at the same time; `ms_per_bscan` is what one has waited for.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     engine: str | None = None
     notes: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     failed: dict[int, str] = {}
     seconds: dict[str, float] = {}
     ms_per_bscan: float | None = None
@@ -144,6 +146,7 @@ def run_one(source: Source, job: Job, progress: Progress | None = None) -> Outco
         model=about.model,
         engine=about.engine,
         notes=(*about.notes, *writing.left_out),
+        flags=about.flags,
         failed=dict(about.failed),
         seconds={name: round(sum(seconds.get(stage, 0.0) for stage in stages), 4) for name, stages in STAGES.items()},
         ms_per_bscan=round(1000 * ledger.wall / about.frames, 2),

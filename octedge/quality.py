@@ -8,6 +8,7 @@
     clipped    share of columns whose retina touches the first or the last rows: there is more of it outside
     jumps      how often the inner or the outer border of the retina jumps from a column to the next, further than anatomy goes
     certainty  mean probability that the network gives to the answer, in the retina
+    checksum   CRC-32 of the pixels, equal for equal B-scans
 
 `benchmarks/quality.py` prints what they are on real scans, as they are and with planted faults; the thresholds come from there.
 """
@@ -15,7 +16,7 @@
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ EDGE = 3  # rows; a retina that comes nearer to the border goes on behind it
 _SLOPE, _ERROR_UM, _ROWS = 2.0, 8.0, 16.0
 _FEWEST = 0.01  # share of the pixels: with fewer there is no retina to measure, or no vitreous to compare with
 _EVERY = 8  # rows; certainty looks at one of so many
+_USUAL = 3  # B-scans with a signal: of fewer nobody can say what is usual
 _SHOWN = 10  # numbers in a sentence
 
 
@@ -36,7 +38,7 @@ _SHOWN = 10  # numbers in a sentence
 class Gauge:
     """What is measured of the answers of a model: its classes, the surfaces that bound the retina, and how far these may jump, in rows.
 
-    `inner` and `outer` are None where the retina reaches the end of the model's chain; `disc` is the surface above the disc.
+    `inner` and `outer` are None where the model knows nothing beyond the retina; `disc` is the surface above the disc.
     """
 
     vitreous: tuple[int, ...]
@@ -54,7 +56,7 @@ class Gauge:
         places = [place for place, keys in enumerate(chain) if keys & set(RETINA)]
         return cls(
             vitreous=tuple(index for index, keys in enumerate(parts) if keys == {"vitreous"}),
-            retina=tuple(index for index, keys in enumerate(parts) if keys & {*RETINA, "fluid"}) if places else (),
+            retina=tuple(index for index, keys in enumerate(parts) if keys & {*RETINA, "fluid"}),
             inner=places[0] - 1 if places and places[0] > 0 else None,
             outer=places[-1] if places and places[-1] < len(chain) - 1 else None,
             disc=len(chain) - 2 if len(chain) > 1 and chain[-1] == {"disc"} else None,
@@ -65,12 +67,12 @@ class Gauge:
 def _jump(spacing: Spacing) -> float:
     if spacing.axial is None or spacing.lateral is None:
         return _ROWS
-    return (_SLOPE * spacing.lateral * 1000 + _ERROR_UM) / (spacing.axial * 1000)
+    return (_SLOPE * spacing.lateral + _ERROR_UM / 1000) / spacing.axial
 
 
 @dataclass(frozen=True, slots=True)
 class FrameQuality:
-    """The measures of one B-scan, NaN where there is nothing to measure; `digest` is of its pixels, equal where they are."""
+    """The measures of one B-scan, NaN where there is nothing to measure."""
 
     signal: float = math.nan
     greys: float = math.nan
@@ -79,10 +81,10 @@ class FrameQuality:
     clipped: float = math.nan
     jumps: float = math.nan
     certainty: float = math.nan
-    digest: int | None = None
+    checksum: float = math.nan  # a whole number that a float holds exactly
 
 
-MEASURES = tuple(each.name for each in fields(FrameQuality) if each.name != "digest")
+MEASURES = tuple(each.name for each in fields(FrameQuality))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,6 @@ class Flag:
     threshold: float
     frames: tuple[int, ...]
     text: str
-
-    def __str__(self) -> str:
-        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +109,7 @@ class Rule:
     says: str
 
 
+# `drop` is the signal as a share of the scan's median, `repeated` 1 where a B-scan is the one before again.
 RULES = (
     Rule("weak signal", "signal", 0.4, True, "the retina hardly stands out from the vitreous"),
     Rule("signal drop", "drop", 0.6, True, "the signal is far below that of the scan's other B-scans, as in a blink"),
@@ -136,7 +136,7 @@ def certainty(scores: NDArray[np.floating], labels: NDArray[np.uint8], gauge: Ga
     row, column = np.divmod(np.flatnonzero(inside.take(answer)), columns)
     seen = ((looked + 0.5) * (scores.shape[1] / rows)).astype(np.intp)
     score = scores[answer[row, column], seen[row], column]
-    given = np.fmax(np.exp(np.minimum(score, 0)), 0)  # a score that is NaN gives nothing
+    given = np.exp(np.fmin(np.fmax(score, -np.inf), 0))  # a score that is NaN gives nothing
     count = np.bincount(column, minlength=columns)
     total = np.bincount(column, given, columns)
     mean: NDArray[np.float64] = np.divide(total, count, out=np.full(columns, np.nan), where=count > 0)
@@ -144,32 +144,27 @@ def certainty(scores: NDArray[np.floating], labels: NDArray[np.uint8], gauge: Ga
 
 
 def frame_quality(
-    frame: Frame, labels: NDArray[np.uint8], surfaces: NDArray[np.float32], gauge: Gauge, sure: NDArray[np.floating] | None = None
+    frame: Frame, labels: NDArray[np.uint8], surfaces: NDArray[np.float32], sure: NDArray[np.float64], gauge: Gauge
 ) -> FrameQuality:
     """The measures of a B-scan uint8 (H, W) with its labels uint8 (H, W) and surfaces float32 (L, W); `sure` (W,) from `certainty`."""
     counts = np.bincount((labels.astype(np.uint16) << 8 | frame).ravel(), minlength=1 << 16).reshape(256, 256)
-    greys, digest = _range(counts.sum(axis=0)), zlib.crc32(np.ascontiguousarray(frame).data)
-    if not gauge.retina:
-        return FrameQuality(greys=greys, digest=digest)
     retina, vitreous = (counts[list(classes)].sum(axis=0) for classes in (gauge.retina, gauge.vitreous))
     rows, columns = frame.shape
-    top, bottom = np.zeros(columns, np.float32), np.full(columns, rows, np.float32)
-    inner = top if gauge.inner is None else surfaces[gauge.inner]
-    outer = bottom if gauge.outer is None else surfaces[gauge.outer]
-    disc = bottom < rows if gauge.disc is None else surfaces[gauge.disc] < rows
+    # A border that the model does not know stays where it is, inside the image.
+    inner = np.full(columns, EDGE) if gauge.inner is None else surfaces[gauge.inner]
+    outer = np.full(columns, rows - 1 - EDGE) if gauge.outer is None else surfaces[gauge.outer]
     found = outer > inner
-    above = inner < EDGE if gauge.inner is not None else bottom < rows
-    below = outer > rows - 1 - EDGE if gauge.outer is not None else bottom < rows
-    known = [] if sure is None else sure[~np.isnan(sure)]
+    disc = np.zeros(columns, np.bool_) if gauge.disc is None else surfaces[gauge.disc] < rows
+    known = sure[~np.isnan(sure)]
     return FrameQuality(
         signal=_signal(retina, vitreous, frame.size),
-        greys=greys,
+        greys=_range(counts.sum(axis=0)),
         saturated=float(retina[255] / retina.sum()) if retina.any() else math.nan,
         missing=float(np.mean(~found & ~disc)),
-        clipped=float(np.mean(found & (above | below))),
+        clipped=float(np.mean(found & ((inner < EDGE) | (outer > rows - 1 - EDGE)))),
         jumps=_jumps(np.stack([inner, outer]), found & ~disc, gauge.jump),
         certainty=float(np.mean(known)) if len(known) else math.nan,
-        digest=digest,
+        checksum=float(zlib.crc32(np.ascontiguousarray(frame).data)),
     )
 
 
@@ -188,34 +183,31 @@ def _range(greys: NDArray[np.intp]) -> float:
     return float(brightest - darkest) / 255
 
 
-def _jumps(borders: NDArray[np.float32], known: NDArray[np.bool_], most: float) -> float:
+def _jumps(borders: NDArray[np.floating], known: NDArray[np.bool_], most: float) -> float:
     """How often one of the borders (2, W) moves by more than `most` rows between neighbouring columns that are both known (W,)."""
     far = (np.abs(np.diff(borders, axis=1)) > most).any(axis=0)
     return float(np.sum(far & known[1:] & known[:-1]))
 
 
-def measures(frames: Sequence[FrameQuality]) -> dict[str, NDArray[np.float64]]:
-    """Every measure of F B-scans, (F,) each."""
-    return {name: np.array([getattr(each, name) for each in frames], np.float64) for name in MEASURES}
+def measures(frames: Sequence[FrameQuality]) -> NDArray[np.float64]:
+    """The measures (F, Q) of F B-scans, in the order of `MEASURES`."""
+    return np.array([astuple(each) for each in frames], np.float64).reshape(-1, len(MEASURES))
 
 
-def summarise(frames: Sequence[FrameQuality]) -> tuple[Flag, ...]:
+def flags(frames: Sequence[FrameQuality]) -> tuple[Flag, ...]:
     """The flags of a scan from the measures of its F B-scans; `FrameQuality()` stands for one without an answer."""
-    found = measures(frames)
+    found = dict(zip(MEASURES, measures(frames).T, strict=True))
     found["drop"] = found["signal"] / _usual(found["signal"])
-    found["repeated"] = np.array([_same(frames, index) for index in range(len(frames))], np.float64)
-    flags = (_flag(rule, found[rule.measure]) for rule in RULES)
-    return tuple(flag for flag in flags if flag is not None)
+    found["repeated"] = np.diff(found["checksum"], prepend=np.nan) == 0
+    raised = (_flag(rule, found[rule.measure]) for rule in RULES)
+    return tuple(flag for flag in raised if flag is not None)
 
 
 def _usual(signal: NDArray[np.float64]) -> float:
-    """The median signal of a scan; NaN if it is that of fewer than three B-scans."""
+    """The median signal (F,) of a scan, NaN if that says nothing."""
     known = signal[~np.isnan(signal)]
-    return float(np.median(known)) or math.nan if len(known) >= 3 else math.nan
-
-
-def _same(frames: Sequence[FrameQuality], index: int) -> bool:
-    return index > 0 and frames[index].digest is not None and frames[index].digest == frames[index - 1].digest
+    usual = float(np.median(known)) if len(known) >= _USUAL else 0.0
+    return usual if usual > 0 else math.nan
 
 
 def _flag(rule: Rule, values: NDArray[np.float64]) -> Flag | None:

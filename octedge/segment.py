@@ -23,6 +23,7 @@ from octedge.geometry import (
     stitch,
 )
 from octedge.ordered import Chain, decode
+from octedge.quality import Flag, FrameQuality, flags
 from octedge.scan import Frame, Spacing
 
 # Pixels one call of the engine may get: bounds the memory of the activations, whatever the size of the B-scan.
@@ -136,7 +137,7 @@ class About:
     """What the answer to a scan of F frames means.
 
     `structures` (C,) and `surface_names` (L,) are keys; `factor` is what the rows were scaled by on the way; `failed` says of the
-    frames that could not be decoded why: their labels are 255, their surfaces NaN.
+    frames that could not be decoded why: their labels are 255, their surfaces NaN. `quality` has the measures of each frame, if taken.
     """
 
     name: str
@@ -149,6 +150,12 @@ class About:
     factor: float = 1.0
     notes: tuple[str, ...] = ()
     failed: Mapping[int, str] = field(default_factory=dict)
+    quality: tuple[FrameQuality, ...] = ()
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """When not to trust the answer: see `octedge.quality`."""
+        return flags(self.quality)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,4 +112,6 @@ def summary(outcome: Outcome) -> str:
         f"{outcome.ms_per_bscan:.0f} ms per B-scan",
     ]
     notes = [note for note in outcome.notes if known or not note.startswith("scale unknown")]
-    return f"{outcome.name}: {', '.join(words)}" + (f"; note: {'; '.join(notes)}" if notes else "")
+    flags = [flag.name + f" ({len(flag.frames)} of {outcome.frames})" * (outcome.frames != 1) for flag in outcome.flags]
+    parts = (("; flags: " + ", ".join(flags)) * bool(flags), ("; note: " + "; ".join(notes)) * bool(notes))
+    return f"{outcome.name}: {', '.join(words)}{''.join(parts)}"

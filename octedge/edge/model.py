@@ -17,6 +17,7 @@ from octedge.edge.stream import DEPTH, ColumnStream, Stream
 from octedge.edge.variant import NamedEngine
 from octedge.errors import ScanError
 from octedge.flow import ahead
+from octedge.quality import FrameQuality
 from octedge.scan import Scan, Spacing
 from octedge.segment import About, Segmentation
 
@@ -69,6 +70,7 @@ class Run:
         self._pipeline = Pipeline(model.engine, model.bundle.card, (scan.rows, scan.columns), scan.spacing, model.batch)
         self._times: dict[int, Times] = {}
         self._failed: dict[int, str] = {}
+        self._quality = [FrameQuality()] * scan.frames
 
     def answers(self) -> Generator[Answer, None, None]:
         """The answers for all F B-scans, in order, while later ones are worked on; close it to stop.
@@ -81,6 +83,7 @@ class Run:
                     self._failed[answer.index] = answer.fault
                 else:
                     self._times[answer.index] = answer.times
+                    self._quality[answer.index] = answer.quality
                 yield answer
         if len(self._failed) == self.scan.frames:
             which = "" if self.scan.frames == 1 else f"none of its {self.scan.frames} B-scans can be decoded; the first: "
@@ -93,7 +96,7 @@ class Run:
         notes = (*scan.notes, *_scale_notes(scan, factor), *self._pipeline.notes, *_failure_notes(self._failed, scan.frames))
         return About(
             scan.name, scan.frames, card.structures, card.surfaces, scan.spacing, card.id, self._model.engine.name, factor, notes,
-            dict(self._failed),
+            dict(self._failed), tuple(self._quality),
         )  # fmt: skip
 
     def ledger(self) -> Ledger:

@@ -16,6 +16,7 @@ from octedge.edge.ledger import Times, listening
 from octedge.errors import OutOfMemory, ScanError
 from octedge.flow import ahead
 from octedge.geometry import stitch
+from octedge.quality import FrameQuality, Gauge, certainty, frame_quality
 from octedge.scan import Frame, Spacing
 from octedge.segment import NOTHING, Engine, Layers, Plan, Prepared, order, plan, prepare, run, windows_per_call
 
@@ -43,13 +44,17 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer for B-scan `index`, when each stage had it, the B-scan itself, and why there is none if there is none."""
+    """The answer for B-scan `index`, when each stage had it, the B-scan itself, and why there is none if there is none.
+
+    `quality` are the measures of the B-scan and its answer: see `quality.flags`.
+    """
 
     index: int
     layers: Layers
     times: Times
     frame: Frame | None = None
     fault: str = ""
+    quality: FrameQuality = FrameQuality()
 
 
 class Pipeline:
@@ -58,6 +63,7 @@ class Pipeline:
     def __init__(self, engine: Engine, card: ModelCard, size: tuple[int, int], spacing: Spacing = Spacing(), batch: int = 1) -> None:
         self._engine, self._card, self._size, self._spacing, self._batch = engine, card, size, spacing, batch
         self.how = plan(card, size[0], spacing)
+        self._gauge = Gauge.of(card.structures, spacing)
         self.notes: tuple[str, ...] = ()
 
     def answers(self, arrivals: Generator[Arrival, None, None]) -> Generator[Answer, None, None]:
@@ -107,12 +113,16 @@ class Pipeline:
         ]
 
     def _order(self, arrival: Arrival, scored: Scored | None) -> Answer:
-        if scored is None:
+        if scored is None or arrival.frame is None:
             return Answer(arrival.index, self._nothing(), arrival.times, fault=arrival.fault)
         tiling, rows = scored.prepared.tiling, scored.prepared.rows
         with arrival.times.stage("stitch"):
-            layers = order(stitch(scored.scores, tiling), stitch(scored.labels, tiling), self.how.chain, rows)
-        return Answer(arrival.index, layers, arrival.times, arrival.frame)
+            scores = stitch(scored.scores, tiling)
+            layers = order(scores, stitch(scored.labels, tiling), self.how.chain, rows)
+        with arrival.times.stage("quality"):
+            sure = certainty(scores, layers.labels, self._gauge)
+            quality = frame_quality(arrival.frame, layers.labels, layers.surfaces, sure, self._gauge)
+        return Answer(arrival.index, layers, arrival.times, arrival.frame, quality=quality)
 
     def _nothing(self) -> Layers:
         """Where there is no B-scan."""

@@ -27,6 +27,7 @@ from octedge.edge.pipeline import Answer, Arrival, Pipeline
 from octedge.errors import ScanError, UsageError
 from octedge.flow import ahead, patiently
 from octedge.geometry import resample_rows
+from octedge.quality import Gauge, certainty, frame_quality
 from octedge.scan import Frame, Spacing
 from octedge.segment import Engine, Layers, order, plan
 
@@ -169,7 +170,7 @@ class ColumnStream(_Live[tuple[int, NDArray[np.uint8]]]):
         if not card.exact:
             raise UsageError(f"the answers of {card.id} depend on the windows, for it is not exact; put whole B-scans into a stream")
         super().__init__(size, depth)
-        self._engine, self._chain = engine, card.chain
+        self._engine, self._chain, self._gauge = engine, card.chain, Gauge.of(card.structures, spacing)
         self._tiling = replace(plan(card, size[0], spacing), windowing=card.windowing).tiling(*size)
         self._missing = 0  # columns of the B-scan at hand
         self._count = 0
@@ -193,15 +194,26 @@ class ColumnStream(_Live[tuple[int, NDArray[np.uint8]]]):
         (rows, _), tiling = self._size, self._tiling
         with closing(ahead(self._strips())) as strips:
             layers: list[Layers] = []
+            sure: list[NDArray[np.float64]] = []
             for strip in strips:
                 start = tiling.starts[strip.n]
                 own = slice(tiling.owned[strip.n] - start, tiling.owned[strip.n + 1] - start)
+                scores = strip.scores[:, : tiling.rows, own]
                 with strip.arrival.times.stage("stitch"):
-                    layers.append(order(strip.scores[:, : tiling.rows, own], strip.labels[: tiling.rows, own], self._chain, rows))
+                    layers.append(order(scores, strip.labels[: tiling.rows, own], self._chain, rows))
+                with strip.arrival.times.stage("quality"):
+                    sure.append(certainty(scores, layers[-1].labels, self._gauge))
                 if len(layers) == len(tiling.starts):
-                    joined = Layers(np.hstack([each.labels for each in layers]), np.hstack([each.surfaces for each in layers]))
-                    yield Answer(strip.arrival.index, joined, strip.arrival.times, strip.arrival.frame)
-                    layers = []
+                    yield self._joined(strip.arrival, layers, np.concatenate(sure))
+                    layers, sure = [], []
+
+    def _joined(self, arrival: Arrival, layers: list[Layers], sure: NDArray[np.float64]) -> Answer:
+        """A B-scan's answer from those of its strips, and the certainty (W,) of its columns."""
+        assert arrival.frame is not None
+        joined = Layers(np.hstack([each.labels for each in layers]), np.hstack([each.surfaces for each in layers]))
+        with arrival.times.stage("quality"):
+            quality = frame_quality(arrival.frame, joined.labels, joined.surfaces, sure, self._gauge)
+        return Answer(arrival.index, joined, arrival.times, arrival.frame, quality=quality)
 
     def _strips(self) -> Generator[_Strip, None, None]:
         with closing(self._arrived()) as parts:

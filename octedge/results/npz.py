@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octedge.errors import UsageError
+from octedge.quality import MEASURES, measures
 from octedge.segment import About, Layers, Segmentation
 
 
 def write_npz(file: BinaryIO, result: Segmentation) -> None:
     """Write labels uint8 (F, H, W), surfaces float32 (F, L, W) and what they mean; loads without pickle.
 
-    `spacing_mm` float64 (3,) is axial, lateral, between, NaN where unknown; `failed_frames` int64 those that could not be decoded.
+    `spacing_mm` float64 (3,) is axial, lateral, between, NaN where unknown; `failed_frames` int64 those that could not be decoded;
+    `quality` float64 (F, Q) the measures called `quality_names` (Q,), F = 0 if none were taken, and `flags` the sentences they raise.
     The same result gives the same bytes.
     """
     with npz_by_frame(file, result.labels.shape, lambda: result) as add:
@@ -56,6 +58,9 @@ def _words(about: About) -> dict[str, NDArray[Any]]:
         "engine": np.array(about.engine),
         "factor": np.array(about.factor),
         "notes": np.array(about.notes, dtype=np.str_),
+        "quality": measures(about.quality),
+        "quality_names": np.array(MEASURES, dtype=np.str_),
+        "flags": np.array([flag.text for flag in about.flags], dtype=np.str_),
         "failed_frames": np.array(sorted(about.failed), np.int64),
     }
 
