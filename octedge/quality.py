@@ -154,15 +154,16 @@ def frame_quality(
     inner = np.full(columns, EDGE) if gauge.inner is None else surfaces[gauge.inner]
     outer = np.full(columns, rows - 1 - EDGE) if gauge.outer is None else surfaces[gauge.outer]
     found = outer > inner
-    disc = np.zeros(columns, np.bool_) if gauge.disc is None else surfaces[gauge.disc] < rows
+    # In the nerve head no choroid lies below the retina, if there is any, but the nerve.
+    nerve = np.zeros(columns, np.bool_) if gauge.disc is None else (surfaces[gauge.disc] < rows) & (surfaces[gauge.disc] == outer)
     known = sure[~np.isnan(sure)]
     return FrameQuality(
         signal=_signal(retina, vitreous, frame.size),
         greys=_range(counts.sum(axis=0)),
         saturated=float(retina[255] / retina.sum()) if retina.any() else math.nan,
-        missing=float(np.mean(~found & ~disc)),
+        missing=float(np.mean(~found & ~nerve)),
         clipped=float(np.mean(found & ((inner < EDGE) | (outer > rows - 1 - EDGE)))),
-        jumps=_jumps(np.stack([inner, outer]), found & ~disc, gauge.jump),
+        jumps=_jumps(np.stack([inner, outer]), found & ~nerve, gauge.jump),
         certainty=float(np.mean(known)) if len(known) else math.nan,
         checksum=float(zlib.crc32(np.ascontiguousarray(frame).data)),
     )
