@@ -59,11 +59,12 @@ class Place:
 
 
 def _bright(at: Place) -> Frame:
-    return (np.minimum(at.frame.astype(np.uint16) * 4, 255)).astype(np.uint8)
+    return np.minimum(at.frame.astype(np.uint16) * 4, 255).astype(np.uint8)
 
 
 def _drowned(at: Place) -> Frame:
-    return np.clip(0.25 * at.frame + np.abs(at.rng.normal(0, 60, at.frame.shape)), 0, 255).astype(np.uint8)
+    drowned: Frame = np.clip(0.25 * at.frame + np.abs(at.rng.normal(0, 60, at.frame.shape)), 0, 255).astype(np.uint8)
+    return drowned
 
 
 def _halfway(at: Place, right: Frame) -> Frame:

@@ -297,7 +297,7 @@ def test_the_ledger_is_kept_if_asked_for(scans, bundle, tmp_path):
     [scan] = lines(result)
     assert scan["outputs"][-1] == "scan7.ledger.json"
     ledger = msgspec.json.decode((tmp_path / "out" / "scan7.ledger.json").read_bytes(), type=Ledger)
-    assert set(ledger.summary().stages) == {"decode", "tile", "engine", "stitch", "encode", "write"}
+    assert set(ledger.summary().stages) == {"decode", "tile", "engine", "stitch", "quality", "encode", "write"}
     assert [span.stage for span in ledger.whole] == ["receive", "write"]
     assert ledger.wall * 1000 / 3 == pytest.approx(scan["ms_per_bscan"], abs=0.01)
 

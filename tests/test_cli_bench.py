@@ -44,7 +44,7 @@ def test_without_input_a_synthetic_volume_of_the_size_goes_from_file_to_file(bun
     series = case.series
     assert (series.synthetic, series.frames, series.rows, series.columns, series.factor) == (True, 16, 96, 140, 1.0)
     assert series.bytes > 16 * 96 * 140
-    assert list(case.stages) == ["decode", "tile", "engine", "stitch", "encode"]
+    assert list(case.stages) == ["decode", "tile", "engine", "stitch", "quality", "encode"]
     assert list(case.once) == ["receive", "write"]
     assert (case.end_to_end.bscans, case.engine.bscans) == (6, 6)
     for measured in (case.end_to_end, case.engine):

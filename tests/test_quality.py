@@ -181,6 +181,11 @@ def answers(draw, most=100):
     return image.astype(np.uint8), labels, surfaces
 
 
+def small(answer):
+    image, labels, surfaces = answer
+    return measured(image, labels, surfaces, SMALL)
+
+
 def gcnr(image, labels):
     """1 - the area that the two histograms have in common, grey by grey."""
     retina, vitreous = image[(labels == 1) | (labels == 3)], image[labels == 0]
@@ -195,7 +200,7 @@ def gcnr(image, labels):
 @given(answers())
 def test_the_signal_is_the_gcnr_of_its_definition(answer):
     image, labels, _ = answer
-    assert measured(*answer, SMALL).signal == pytest.approx(gcnr(image, labels), nan_ok=True)
+    assert small(answer).signal == pytest.approx(gcnr(image, labels), nan_ok=True)
 
 
 @settings(max_examples=40, deadline=None)
@@ -204,7 +209,7 @@ def test_the_signal_does_not_change_with_a_display_that_keeps_the_order_of_the_g
     image, labels, surfaces = answer
     table = np.sort(np.random.default_rng(seed).choice(256, int(image.max()) + 1, replace=False)).astype(np.uint8)
     changed = measured(table[image], labels, surfaces, SMALL)
-    assert changed.signal == pytest.approx(measured(*answer, SMALL).signal, nan_ok=True)
+    assert changed.signal == pytest.approx(small(answer).signal, nan_ok=True)
 
 
 @settings(max_examples=40, deadline=None)
@@ -212,7 +217,7 @@ def test_the_signal_does_not_change_with_a_display_that_keeps_the_order_of_the_g
 def test_the_other_measures_are_what_a_loop_over_the_columns_counts(answer):
     image, _, (inner, outer) = answer
     rows, columns = image.shape
-    found = measured(*answer, SMALL)
+    found = small(answer)
     retina = [column for column in range(columns) if outer[column] > inner[column]]
     out = [column for column in retina if inner[column] < EDGE or outer[column] > rows - 1 - EDGE]
     far = [
@@ -277,8 +282,8 @@ def test_certainty_is_a_probability_whatever_the_scores(score, expected):
 def test_the_gauge_knows_merged_classes():
     classes = ("vitreous", "nfl+gcl+ipl", "inl", "rpe+choroid", "sclera", "disc", "fluid")
     gauge = Gauge.of(classes)
-    borders = [surface_names(classes)[place] for place in (gauge.inner, gauge.outer, gauge.disc)]
-    assert borders == ["vitreous|nfl", "choroid|sclera", "sclera|disc"]
+    places = {name: place for place, name in enumerate(surface_names(classes))}
+    assert (gauge.inner, gauge.outer, gauge.disc) == (places["vitreous|nfl"], places["choroid|sclera"], places["sclera|disc"])
     assert (gauge.vitreous, gauge.retina) == ((0,), (1, 2, 3, 6))
 
 

@@ -8,6 +8,7 @@ import pytest
 import octedge
 from octedge.edge.model import Model, open_model
 from octedge.errors import ScanError
+from octedge.quality import FrameQuality
 from octedge.scan import Scan, Spacing
 from octedge.segment import Plan, segment
 from tests.support import CARD, tiny_bundle
@@ -71,6 +72,7 @@ def test_a_broken_frame_costs_that_frame_and_is_named(model):
     for index in (0, 2):
         assert np.array_equal(result.labels[index], whole.labels[index])
         assert np.array_equal(result.surfaces[index], whole.surfaces[index])
+    assert result.quality == (whole.quality[0], FrameQuality(), whole.quality[2])
     which = "1 of 3 B-scans could not be decoded and have no answer: 1 (counted from 0); the first: "
     assert result.notes == ("from the scan", which + result.failed[1])
     assert whole.failed == {}
@@ -90,6 +92,12 @@ def test_a_scan_of_broken_frames_is_refused(model):
         model.segment(replace(SCAN, frames=1, decode=torn(0)))
 
 
+def test_flags_are_raised_over_the_b_scans_of_a_scan(model):
+    result = model.segment(replace(SCAN, decode=lambda index: noise(min(index, 1))))
+    assert {flag.name: flag.frames for flag in result.flags}["repeated"] == (2,)
+    assert "repeated" not in {flag.name for flag in model.segment(SCAN).flags}
+
+
 def test_a_scan_larger_than_memory_is_refused_in_words(model):
     with pytest.raises(ScanError, match="do not fit into memory"):
         model.segment(replace(SCAN, frames=10**6, rows=10**6, columns=10**4))
@@ -101,7 +109,7 @@ def test_a_run_knows_when_each_stage_had_each_frame(model):
         pass
     ledger = run.ledger()
     assert [bscan.index for bscan in ledger.bscans] == [0, 2]
-    assert {tuple(span.stage for span in bscan.spans) for bscan in ledger.bscans} == {("decode", "tile", "engine", "stitch")}
+    assert {tuple(span.stage for span in bscan.spans) for bscan in ledger.bscans} == {("decode", "tile", "engine", "stitch", "quality")}
     assert (ledger.model, ledger.engine, ledger.rows, ledger.columns) == ("tiny", model.engine.name, 50, 171)
 
 

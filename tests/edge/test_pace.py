@@ -73,7 +73,7 @@ def test_a_slow_device_gets_every_answer(model):
     assert (found.due, found.answered, found.misses) == (10, 10, 0)
     assert found.needed == 20
     assert found.headroom == pytest.approx(found.sustained / 20, abs=1e-3)
-    assert list(found.stages) == ["receive", "tile", "engine", "stitch"]
+    assert list(found.stages) == ["receive", "tile", "engine", "stitch", "quality"]
     assert 0 < found.lag.p50 <= found.lag.max
 
 

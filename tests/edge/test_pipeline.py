@@ -236,6 +236,6 @@ def test_an_engine_may_tell_the_parts_of_its_calls(engine):
         note("engine", start + 5, start + 10)
 
     [answer] = Pipeline(Recording(engine, parts), CARD, SIZE).answers(arriving(1))
-    assert [span.stage for span in answer.times.spans] == ["tile", "copy", "engine", "stitch"]
+    assert [span.stage for span in answer.times.spans] == ["tile", "copy", "engine", "stitch", "quality"]
     [answer] = Pipeline(engine, CARD, SIZE).answers(arriving(1))
-    assert [span.stage for span in answer.times.spans] == ["tile", "engine", "stitch"]
+    assert [span.stage for span in answer.times.spans] == ["tile", "engine", "stitch", "quality"]

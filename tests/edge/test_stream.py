@@ -12,11 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from octedge.edge.ledger import Times
 from octedge.edge.model import Model, open_model
+from octedge.edge.ov import OpenVinoEngine
+from octedge.edge.pipeline import Arrival, Pipeline
 from octedge.edge.stream import ColumnStream, Stream
 from octedge.errors import ModelError, ScanError, UsageError
-from octedge.scan import Spacing
-from octedge.segment import plan, segment
+from octedge.geometry import stitch
+from octedge.quality import Gauge, certainty, frame_quality
+from octedge.scan import Scan, Spacing
+from octedge.segment import order, plan, prepare, run, segment
 from tests.support import CARD, tiny_bundle
 
 SIZE = (50, 171)
@@ -45,6 +50,36 @@ def same(answer, model, spacing=Spacing()):
     assert np.array_equal(answer.layers.labels, alone.labels)
     assert np.allclose(answer.layers.surfaces, alone.surfaces, atol=1e-4)
     assert np.array_equal(answer.frame, noise(answer.index))
+
+
+def same_quality(found, model, spacing):
+    """The measures of the first B-scan are those of the whole one in a single window."""
+    how = plan(CARD, SIZE[0], spacing, 1 << 30)
+    prepared = prepare(noise(0), how)
+    scores, labels = (stitch(each, prepared.tiling) for each in run(prepared.windows, model.engine, how))
+    layers = order(scores, labels, how.chain, SIZE[0])
+    gauge = Gauge.of(CARD.structures, spacing)
+    alone = frame_quality(noise(0), layers.labels, layers.surfaces, certainty(scores, layers.labels, gauge), gauge)
+    assert 0 < found.certainty == pytest.approx(alone.certainty, abs=1e-5)
+    assert replace(found, certainty=0.0) == replace(alone, certainty=0.0)
+
+
+@pytest.mark.parametrize("spacing", [Spacing(), Spacing(0.00195, 0.01, None, "a test")])
+def test_the_measures_of_a_b_scan_depend_on_no_window_engine_or_way_it_came(model, spacing):
+    scan = Scan("noise", 2, *SIZE, noise, spacing)
+    whole = model.segment(scan)
+    assert len(whole.quality) == 2
+    same_quality(whole.quality[0], model, spacing)
+    for engine in (model.engine, OpenVinoEngine(model.bundle.path / "model.onnx", CARD)):
+        pipeline = Pipeline(engine, CARD, SIZE, spacing)
+        pipeline.how = plan(CARD, SIZE[0], spacing, 1)
+        assert len(pipeline.how.tiling(*SIZE).starts) > 1
+        (answer,) = pipeline.answers(arrival for arrival in [Arrival(0, Times(), noise(0))])
+        same_quality(answer.quality, model, spacing)
+    for stream in (model.stream(*SIZE, spacing=spacing), model.column_stream(*SIZE, spacing=spacing)):
+        with stream:
+            stream.put(noise(0))
+            same_quality(stream.get().quality, model, spacing)
 
 
 class Broken:
@@ -83,7 +118,7 @@ def test_a_b_scan_put_is_answered_at_once(model):
             answer = stream.get()
             assert answer.index == index
             same(answer, model)
-            assert [span.stage for span in answer.times.spans] == ["receive", "tile", "engine", "stitch"]
+            assert [span.stage for span in answer.times.spans] == ["receive", "tile", "engine", "stitch", "quality"]
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -207,7 +242,7 @@ def test_columns_in_any_portions_give_the_answer_of_the_whole(model, widths, spa
     assert [answer.index for answer in answers] == [0, 1]
     for answer in answers:
         same(answer, model, spacing)
-        assert {span.stage for span in answer.times.spans} == {"receive", "engine", "stitch"}
+        assert {span.stage for span in answer.times.spans} == {"receive", "engine", "stitch", "quality"}
 
 
 def test_a_window_is_run_before_the_last_column_is_there(model):

@@ -10,6 +10,7 @@ import pytest
 
 from octedge.anatomy import KEYS, surface_names
 from octedge.errors import UsageError
+from octedge.quality import FrameQuality
 from octedge.results.npz import npz_by_frame, write_npz
 from octedge.scan import Spacing
 from octedge.segment import Layers, Segmentation
@@ -60,6 +61,20 @@ def test_no_note_and_one_note_are_lists_too(notes):
         assert file["notes"].shape == (len(notes),)
         assert np.isnan(file["spacing_mm"]).all()
         assert file["failed_frames"].shape == (0,)
+
+
+def test_quality_is_a_column_per_measure_and_flags_are_sentences():
+    frames = (FrameQuality(signal=0.9, checksum=5.0), FrameQuality(), FrameQuality(signal=0.1, checksum=2**32 - 1.0))
+    result = replace(RESULT, quality=frames)
+    with np.load(io.BytesIO(written(result)), allow_pickle=False) as file:
+        found = dict(zip(file["quality_names"].tolist(), file["quality"].T, strict=True))
+        assert found["signal"][[0, 2]].tolist() == [0.9, 0.1]
+        assert found["checksum"][[0, 2]].tolist() == [5, 2**32 - 1]
+        assert np.isnan(file["quality"][1]).all()
+        assert file["flags"].tolist() == [flag.text for flag in result.flags]
+        assert "weak signal in 1 of 3 B-scans (2, counted from 0)" in file["flags"][0]
+    with np.load(io.BytesIO(written(RESULT)), allow_pickle=False) as file:
+        assert (len(file["quality"]), len(file["flags"])) == (0, 0)
 
 
 def test_the_same_result_gives_the_same_bytes(monkeypatch):
