@@ -117,8 +117,8 @@ RULES = (
     Rule("saturated", "saturated", 0.1, False, "much of the retina is white"),
     Rule("no retina", "missing", 0.05, False, "columns without any retina"),
     Rule("clipped", "clipped", 0.02, False, "the retina leaves the image at the top or the bottom"),
-    Rule("jumps", "jumps", 0, False, "a border of the retina jumps further than anatomy goes: eye movement, or a wrong surface"),
-    Rule("repeated", "repeated", 0, False, "the same image as the B-scan before"),
+    Rule("jumps", "jumps", 0.0, False, "a border of the retina jumps further than anatomy goes: eye movement, or a wrong surface"),
+    Rule("repeated", "repeated", 0.0, False, "the same image as the B-scan before"),
     Rule("unsure", "certainty", 0.8, True, "the network itself is unsure of its answer"),
 )
 

@@ -112,6 +112,23 @@ def test_json_is_one_line_per_scan_on_stdout(scans, bundle, tmp_path):
     assert all((tmp_path / "out" / name).is_file() for name in scan["outputs"])
 
 
+def test_flags_are_told_in_full_in_the_json_line_and_in_brief_to_people(bundle, tmp_path):
+    np.savez(tmp_path / "twice.npz", frames=np.stack([Phantom(LOOK, 1, 1).bscan(0).image] * 2))
+    Image.fromarray(Phantom(LOOK, 1, 2).bscan(0).image // 16).save(tmp_path / "dark.png")
+    result = octedge_("segment", tmp_path, "--out", tmp_path / "out", "--model", bundle, "--json", "--format", "npz")
+    found = {line["name"]: {flag["name"]: flag for flag in line["flags"]} for line in lines(result)}
+    repeated = found["twice"]["repeated"]
+    assert (repeated["value"], repeated["threshold"], repeated["frames"]) == (1, 0, [1])
+    assert repeated["text"].startswith("repeated in 1 of 2 B-scans (1, counted from 0): the same image as the B-scan before")
+    told = {line.partition(":")[0]: line for line in result.stderr.splitlines()}
+    assert "repeated (1 of 2)" in told["twice"]
+    assert "few greys" in told["dark"].partition("; flags: ")[2].partition(";")[0]
+    assert "(1 of 1)" not in told["dark"]
+    with np.load(tmp_path / "out" / "twice.npz", allow_pickle=False) as file:
+        assert file["flags"].tolist() == [flag["text"] for flag in found["twice"].values()]
+        assert file["quality"].shape == (2, len(file["quality_names"]))
+
+
 def test_equal_input_gives_equal_bytes(scans, bundle, tmp_path):
     for name in ("one", "two"):
         octedge_("segment", scans, "--out", tmp_path / name, "--model", bundle)
