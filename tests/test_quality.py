@@ -148,6 +148,8 @@ def test_a_flag_tells_the_worst_value_and_the_first_b_scans_counted_from_0():
         "few greys in 12 of 13 B-scans (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ..., counted from 0): little of the grey range is used"
         " (greys 0.09, at least 0.25 is usual)"
     )
+    (worst,) = flags(apart([replace(GOOD, jumps=1.0), replace(GOOD, jumps=3.0)], "jumps"))
+    assert worst.value == 3
     (alone,) = flags(frames[-1:])
     assert alone.text == "few greys: little of the grey range is used (greys 0.09, at least 0.25 is usual)"
 
@@ -160,14 +162,14 @@ def test_b_scans_without_an_answer_raise_no_flag_and_hide_none():
     assert measures([]).shape == (0, len(MEASURES))
 
 
-@pytest.mark.parametrize("signals", [[0.9, 0.5], [0.0, 0.0, 0.0, 0.0]])
+@pytest.mark.parametrize("signals", [[0.9, 0.1], [0.9, 0.1, math.nan], [0.0, 0.0, 0.0, 0.0]])
 def test_what_is_usual_is_not_told_from_two_b_scans_nor_from_none_with_a_signal(signals):
     assert "signal drop" not in names(*(replace(GOOD, signal=signal) for signal in signals))
 
 
 # Small answers of four classes, one of them fluid: any surfaces in order, and greys that overlap.
 CLASSES = ("vitreous", "nfl+gcl", "choroid", "fluid")
-SMALL = Gauge.of(CLASSES)
+SMALL = replace(Gauge.of(CLASSES), jump=3.0)
 
 
 @st.composite
@@ -300,12 +302,12 @@ def test_columns_through_the_disc_need_no_retina_and_no_even_border():
     classes = ("vitreous", "nfl", "choroid", "disc")
     # Retina, nerve fibres on the nerve, the nerve alone, retina with a bit of nerve deep below it, nothing at all.
     inner = [10, 12, 36, 10, 40]
-    surfaces = np.array([inner, [18, 30, 36, 18, 40], [40, 30, 36, 38, 40]], np.float32)
+    surfaces = np.array([inner, [18, 36, 36, 18, 40], [40, 36, 36, 38, 40]], np.float32)
     image = np.zeros((40, 5), np.uint8)
     found = measured(image, labels_from_surfaces(surfaces, 40), surfaces, Gauge.of(classes))
     assert (found.missing, found.jumps) == (0.2, 0)
-    beside = measured(image[:, [0, 3]], labels_from_surfaces(surfaces[:, [0, 3]], 40), surfaces[:, [0, 3]] + [[0, 20]], Gauge.of(classes))
-    assert beside.jumps == 1
+    nerve_deep = np.array([[10, 30], [18, 38], [38, 39]], np.float32)  # which excuses no jump above it
+    assert measured(image[:, :2], labels_from_surfaces(nerve_deep, 40), nerve_deep, Gauge.of(classes)).jumps == 1
 
 
 @pytest.mark.parametrize(
