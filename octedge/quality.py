@@ -10,7 +10,9 @@
     certainty  mean probability that the network gives to the answer, in the retina
     checksum   CRC-32 of the pixels, equal for equal B-scans
 
-`benchmarks/quality.py` prints what they are on real scans, as they are and with planted faults; the thresholds come from there.
+`benchmarks/quality.py` prints what they are on real scans, as they are and with planted faults. The thresholds lie beyond all of its
+135 real B-scans, healthy and oedematous: signal from 0.54, greys from 0.38, saturated to 0.004, missing to 0.016, certainty from 0.84.
+But for `clipped` and `jumps`: there the flagged ones are cut off at the top, or have a wrong surface, mostly in the nerve head.
 """
 
 import math

@@ -298,6 +298,21 @@ def test_a_border_that_a_model_does_not_know_is_not_measured(classes):
     assert (found.missing, found.clipped, found.jumps) == (0, 0, 0)
 
 
+def test_a_class_that_is_part_retina_is_no_vitreous_to_compare_with():
+    gauge = Gauge.of(("vitreous+nfl", "gcl"))
+    assert (gauge.vitreous, gauge.retina) == ((), (0, 1))
+
+
+def test_every_pixel_counts_for_the_checksum():
+    answer = np.zeros((5, 4), np.uint8), np.zeros((5, 4), np.uint8), np.full((2, 4), 5, np.float32)
+    found = {small(answer).checksum}
+    for pixel in range(20):
+        image = np.zeros(20, np.uint8)
+        image[pixel] = 1
+        found.add(small((image.reshape(5, 4), *answer[1:])).checksum)
+    assert len(found) == 21
+
+
 def test_columns_through_the_disc_need_no_retina_and_no_even_border():
     classes = ("vitreous", "nfl", "choroid", "disc")
     # Retina, nerve fibres on the nerve, the nerve alone, retina with a bit of nerve deep below it, nothing at all.
