@@ -53,6 +53,30 @@ def summary(path: Path) -> Summary:
         return Summary(str(dataset.get("SeriesInstanceUID", "")), single, not (other or directory))
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A file without its pixels, for results that refer to it: the data set, and what it says of each of its frames.
+
+    Look at the data set inside `reading` only: pydicom converts values when they are looked at.
+    """
+
+    dataset: Dataset
+    places: tuple[Place, ...]
+
+
+def headers(paths: Sequence[Path]) -> tuple[Header, ...]:
+    """The headers of a scan's files, in the order of `paths`. Raises `ScanError` for a damaged file."""
+    return tuple(_header(path) for path in paths)
+
+
+def _header(path: Path) -> Header:
+    with reading(path.name):
+        dataset = dcmread(path, stop_before_pixels=True)
+        frames = dataset.get("NumberOfFrames")
+        found, _ = places(dataset, int(frames) if isinstance(frames, int) and frames > 0 else 1)
+        return Header(dataset, found)
+
+
 def _is_tomography(dataset: Dataset) -> bool:
     return dataset.get("SOPClassUID") == OPT or (dataset.get("Modality") == "OPT" and dataset.get("SOPClassUID") not in OTHER)
 
