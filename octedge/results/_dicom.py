@@ -279,8 +279,9 @@ def inherit(source: Origin, about: About, kind: Kind, certificate: str = "") -> 
         "ContributingEquipmentSequence": [_device(source)],
     }  # fmt: skip
     if kind.image:
-        values |= {"AnatomicRegionSequence": [region_code(source)], "Laterality": source.laterality or "", "PatientOrientation": ""}
-        values |= {"ImageComments": comments(source, about)}
+        values |= {"AnatomicRegionSequence": [region_code(source)], "PatientOrientation": "", "ImageComments": comments(source, about)}
+        if source.laterality:
+            values |= {"ImageLaterality": source.laterality}
         if source.frame_of_reference:
             values |= {"FrameOfReferenceUID": source.frame_of_reference, "PositionReferenceIndicator": ""}
     for keyword, value in values.items():
@@ -307,6 +308,16 @@ def comments(source: Origin, about: About) -> str:
         lines.append(f"Not segmented, for they could not be decoded: B-scans {numbers}.")
     lines += [note for note in about.notes if not any(why in note for why in about.failed.values())]
     return "\r\n".join(label(line, 1000) for line in lines)[:10000]
+
+
+def algorithm(about: About) -> Dataset:
+    """What made the answer (PS3.3 10.16)."""
+    scale = "" if about.factor == 1 else f"; rows scaled by {about.factor:.4g}"
+    return item(
+        AlgorithmFamilyCodeSequence=[code("123110", "DCM", "Artificial Intelligence")], AlgorithmName="octedge",
+        AlgorithmVersion=label(f"{__version__}, model {about.model}"), AlgorithmSource="octedge",
+        AlgorithmParameters=label(f"model {about.model}; engine {about.engine}{scale}", 1024),
+    )  # fmt: skip
 
 
 def references(source: Origin) -> list[Dataset]:

@@ -1,0 +1,237 @@
+"""DICOM Segmentation of the labels: one label map per B-scan (LABELMAP), or one bit plane per class and B-scan (BINARY).
+
+PS3.3 A.51, C.8.20.2. Segment n is class n - 1 of the model; every pixel is in exactly one, so there is no background.
+
+Every frame names the frame of the source it was made of (Derivation Image), and frames stand in the source's own order; a B-scan that
+could not be decoded has no frame. Positions, orientations and pixel sizes are the source's own, per frame where it states them per
+frame; where it does not state all of them for every B-scan, there is no geometry but the number in the stack, which the standard
+allows for frames with a source (PS3.3 A.51.5.1).
+
+BINARY is for receivers that do not know LABELMAP. It is never compressed, and empty frames are kept: viewers that place frames by
+counting them need them.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.valuerep import format_number_as_ds
+
+from octedge.anatomy import is_ordered, members, structure
+from octedge.errors import ScanError
+from octedge.readers._dicom_places import Place
+from octedge.readers._spacing import plausible
+from octedge.results import _rle
+from octedge.results._dicom import SCHEME, Kind, Origin, Reference, algorithm, code, derived_uid, inherit, item, label, references, write
+from octedge.segment import About, Layers
+
+LABELMAP = Kind("seg", "1.2.840.10008.5.1.4.1.1.66.7", "SEG", 9001, "Retinal layers")
+BINARY = Kind("seg-binary", "1.2.840.10008.5.1.4.1.1.66.4", "SEG", 9002, "Retinal layers, bit planes")
+
+_STRUCTURE = ("91723000", "SCT", "Anatomical Structure")  # PS3.16 CID 7150
+_ALTERED = ("49755003", "SCT", "Morphologically Altered Structure")
+_MOST = 0xFFFFFFFE  # bytes in an element of stated length
+
+
+class SegWriter:
+    """Takes the answers to a scan's B-scans (H, W) as they come, and writes them as a DICOM Segmentation.
+
+    Memory holds the runs of the label maps, about 1 % of their size. Frames may come in any order.
+    """
+
+    def __init__(self, source: Origin, kind: Kind = LABELMAP, certificate: str = "") -> None:
+        self._source, self._kind, self._certificate = source, kind, certificate
+        self._frames: dict[int, bytes] = {}
+        self._size = (0, 0)
+
+    def add(self, index: int, layers: Layers) -> None:
+        """Take in the answer to B-scan `index` of the scan."""
+        self._size = layers.labels.shape
+        self._frames[index] = _rle.encode(layers.labels + np.uint8(1))
+
+    def finish(self, about: About, file: BinaryIO) -> None:
+        """Write the file; the same answers give the same bytes.
+
+        Raises `ScanError` if no B-scan was segmented, or bit planes do not fit into one file.
+        """
+        source, (rows, columns) = self._source, self._size
+        order = [index for index in _stored_order(source) if index in self._frames and index not in about.failed]
+        if not order:
+            raise ScanError(f"{about.name}: no B-scan was segmented, so there is nothing to write as DICOM Segmentation")
+        dataset = inherit(source, about, self._kind, self._certificate)
+        _describe(dataset, source, about, (rows, columns))
+        if self._kind is BINARY:
+            count = len(order) * len(about.structures)
+            size = (count * rows * columns + 7) // 8
+            if size > _MOST:
+                raise ScanError(f"{about.name}: bit planes would take {size} bytes, a file holds {_MOST}; write format seg, which is small")
+            _frames(dataset, source, [(index, segment) for segment in range(1, len(about.structures) + 1) for index in order])
+            write(file, dataset, ExplicitVRLittleEndian)
+            _write_bits(file, size, self._planes(order, len(about.structures)))
+        else:
+            _frames(dataset, source, [(index, None) for index in order])
+            write(file, dataset, RLELossless)
+            _write_fragments(file, [self._frames[index] for index in order])
+
+    def _planes(self, order: Sequence[int], classes: int) -> Iterator[NDArray[np.bool_]]:
+        for segment in range(1, classes + 1):
+            for index in order:
+                yield _rle.decode(self._frames[index], *self._size) == segment
+
+
+def _stored_order(source: Origin) -> list[int]:
+    """The B-scans in the order of the source's frames; those of a series of files as the scan has them."""
+    if len(source.instances) > 1:
+        return list(range(len(source.references)))
+    return sorted(range(len(source.references)), key=lambda index: source.references[index].frame)
+
+
+def _describe(dataset: Dataset, source: Origin, about: About, size: tuple[int, int]) -> None:
+    """What holds for the whole image (PS3.3 C.7.6.3, C.8.20.2), without the frames."""
+    binary = dataset.SOPClassUID == BINARY.sop_class
+    bits = 1 if binary else 8
+    values = {
+        "ImageType": ["DERIVED", "PRIMARY"], "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": size[0], "Columns": size[1], "BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, "PixelRepresentation": 0,
+        "LossyImageCompression": "00", "BurnedInAnnotation": "NO", "SegmentationType": "BINARY" if binary else "LABELMAP",
+        "SegmentsOverlap": "NO", "ContentLabel": "RETINAL_LAYERS", "ContentCreatorName": "",
+        "ContentDescription": label(f"Retinal layers by octedge, model {about.model}; research use only"),
+        "SegmentSequence": [segment_item(number, group, about) for number, group in enumerate(about.structures, start=1)],
+        "ReferencedSeriesSequence": references(source),
+    }  # fmt: skip
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+
+
+def segment_item(number: int, group: str, about: About) -> Dataset:
+    """A class as an item of the SegmentSequence; its label is the model's key, `"gcl+ipl"` where it merges."""
+    keys = members(group)
+    names = " + ".join(structure(key).name for key in keys)
+    public = structure(keys[0]).code if len(keys) == 1 else None
+    kind = code(public[1], public[0], public[2]) if public else code(group, SCHEME, names)
+    colour = np.mean([structure(key).colour for key in keys[:1]], axis=0)
+    return item(
+        SegmentNumber=number, SegmentLabel=label(group), SegmentDescription=label(names, 1024), SegmentAlgorithmType="AUTOMATIC",
+        SegmentAlgorithmName=label(f"octedge {about.model}"), SegmentationAlgorithmIdentificationSequence=[algorithm(about)],
+        SegmentedPropertyCategoryCodeSequence=[code(*(_STRUCTURE if is_ordered(group) else _ALTERED))],
+        SegmentedPropertyTypeCodeSequence=[kind], RecommendedDisplayCIELabValue=_cielab(colour),
+    )  # fmt: skip
+
+
+def _cielab(colour: NDArray[np.floating]) -> list[int]:
+    """An sRGB colour as DICOM's CIELab with white D50 (PS3.3 C.10.7.1.1): 16 bit, a and b from -128 to 127."""
+    value = colour / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    # sRGB to XYZ relative to its white, adapted to D50 (Bradford); rows add up to 1.
+    xyz = np.array([[0.4522, 0.3994, 0.1484], [0.2225, 0.7169, 0.0606], [0.0169, 0.1177, 0.8654]]) @ linear
+    x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    lab = np.array([(116 * y - 16) / 100, (500 * (x - y) + 128) / 255, (200 * (y - z) + 128) / 255])
+    return [int(each) for each in np.rint(np.clip(lab, 0, 1) * 65535)]
+
+
+def _frames(dataset: Dataset, source: Origin, frames: Sequence[tuple[int, int | None]]) -> None:
+    """The dimensions and the functional groups of the frames, each (B-scan, segment or None) (PS3.3 C.7.6.16, C.7.6.17)."""
+    binary = frames[0][1] is not None
+    organization = derived_uid("dimensions", dataset.SOPInstanceUID)
+    pointers = [(0x0062000B, 0x0062000A)] * binary + [(0x00209056, 0x00209111), (0x00209057, 0x00209111)]
+    indices = sorted(dict(frames))
+    shared, own = geometry(source, indices)
+    ranks = {index: rank for rank, index in enumerate(indices, start=1)}
+    values = {
+        "DimensionOrganizationSequence": [item(DimensionOrganizationUID=organization)],
+        "DimensionIndexSequence": [
+            item(DimensionOrganizationUID=organization, DimensionIndexPointer=pointer, FunctionalGroupPointer=group)
+            for pointer, group in pointers
+        ],
+        "NumberOfFrames": len(frames),
+        "SharedFunctionalGroupsSequence": [shared],
+        "PerFrameFunctionalGroupsSequence": [
+            _groups(deepcopy(own[ranks[index] - 1]), source.references[index], (index + 1, ranks[index], segment))
+            for index, segment in frames
+        ],
+    }
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+
+
+def _groups(groups: Dataset, reference: Reference, numbers: tuple[int, int, int | None]) -> Dataset:
+    """`groups` and what a frame is: its number in the scan, its rank among the frames, its segment."""
+    number, rank, segment = numbers
+    groups.FrameContentSequence = [
+        item(StackID="1", InStackPositionNumber=number, DimensionIndexValues=[*([] if segment is None else [segment]), 1, rank])
+    ]
+    groups.DerivationImageSequence = [derivation(reference)]
+    if segment is not None:
+        groups.SegmentIdentificationSequence = [item(ReferencedSegmentNumber=segment)]
+    return groups
+
+
+def derivation(reference: Reference) -> Dataset:
+    """What a frame was made of (PS3.3 C.7.6.16.2.6)."""
+    source = item(
+        ReferencedSOPClassUID=reference.sop_class, ReferencedSOPInstanceUID=reference.instance, ReferencedFrameNumber=reference.frame,
+        PurposeOfReferenceCodeSequence=[code("121322", "DCM", "Source image for image processing operation")],
+        SpatialLocationsPreserved="YES",
+    )  # fmt: skip
+    return item(DerivationCodeSequence=[code("113076", "DCM", "Segmentation")], SourceImageSequence=[source])
+
+
+def geometry(source: Origin, indices: Iterable[int]) -> tuple[Dataset, list[Dataset]]:
+    """Where B-scans lie and how large their pixels are, as the source states it: the groups they share, and those of each.
+
+    What is not stated for each of them is left out; positions and orientations also where there is no frame of reference.
+    """
+    places = [source.places[index] for index in indices]
+    positioned = source.frame_of_reference is not None
+    macros: dict[str, list[dict[str, tuple[float, ...]]]] = {
+        "PixelMeasuresSequence": [_measures(place) for place in places],
+        "PlaneOrientationSequence": [{"ImageOrientationPatient": place.orientation or ()} if positioned else {} for place in places],
+        "PlanePositionSequence": [{"ImagePositionPatient": place.position or ()} if positioned else {} for place in places],
+    }
+    shared, own = Dataset(), [Dataset() for _ in places]
+    for keyword, stated in macros.items():
+        if not all(stated):
+            continue
+        same = keyword != "PlanePositionSequence" and all(each == stated[0] for each in stated)
+        for groups, values in zip([shared] if same else own, stated, strict=False):
+            setattr(groups, keyword, [item(**{name: _decimals(value) for name, value in values.items()})])
+    return shared, own
+
+
+def _measures(place: Place) -> dict[str, tuple[float, ...]]:
+    if place.pixel is None or plausible((*place.pixel, None), "")[1]:
+        return {}
+    lengths = {"SliceThickness": place.thickness, "SpacingBetweenSlices": place.step}
+    return {"PixelSpacing": place.pixel} | {name: (length,) for name, length in lengths.items() if length is not None and length > 0}
+
+
+def _decimals(values: tuple[float, ...]) -> list[str]:
+    return [format_number_as_ds(value) for value in values]
+
+
+def _write_fragments(file: BinaryIO, fragments: Sequence[bytes]) -> None:
+    """Pixel data, one fragment per frame behind a table of their offsets (PS3.5 annex A.4); a fragment's length is even."""
+    offsets = np.cumsum([0, *(len(fragment) + 8 for fragment in fragments[:-1])], dtype=np.uint64)
+    table = offsets.astype("<u4").tobytes() if offsets[-1] < _MOST else b""
+    file.write(struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF))
+    for fragment in (table, *fragments):
+        file.write(struct.pack("<HHI", 0xFFFE, 0xE000, len(fragment)))
+        file.write(fragment)
+    file.write(struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))
+
+
+def _write_bits(file: BinaryIO, size: int, planes: Iterable[NDArray[np.bool_]]) -> None:
+    """Pixel data, one bit per pixel, the lowest first, without gaps between frames (PS3.5 section 8.1.1, annex D)."""
+    file.write(struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, size + size % 2))
+    rest = np.empty(0, bool)
+    for plane in planes:
+        bits = np.concatenate([rest, plane.reshape(-1)]) if len(rest) else plane.reshape(-1)
+        whole = len(bits) // 8 * 8
+        file.write(np.packbits(bits[:whole], bitorder="little").data)
+        rest = bits[whole:]
+    file.write(np.packbits(rest, bitorder="little").tobytes() + b"\0" * (size % 2))
