@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from pydicom import Dataset, FileMetaDataset, dcmwrite
-from pydicom.charset import convert_encodings, python_encoding
+from pydicom.charset import convert_encodings, default_encoding, python_encoding
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
@@ -287,7 +287,8 @@ def inherit(source: Origin, about: About, kind: Kind, certificate: str = "") -> 
     for keyword, value in values.items():
         setattr(dataset, keyword, value)
     # As stored values are written as they are if the data set is one that could have been read in this way.
-    dataset.set_original_encoding(False, True, convert_encodings(dataset.get("SpecificCharacterSet", "")))
+    terms = dataset.get("SpecificCharacterSet")
+    dataset.set_original_encoding(False, True, convert_encodings(terms) if terms else default_encoding)
     return dataset
 
 

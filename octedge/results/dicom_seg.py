@@ -13,21 +13,18 @@ counting them need them.
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from copy import deepcopy
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
-from pydicom.valuerep import format_number_as_ds
 
 from octedge.anatomy import is_ordered, members, structure
 from octedge.errors import ScanError
-from octedge.readers._dicom_places import Place
-from octedge.readers._spacing import plausible
 from octedge.results import _rle
-from octedge.results._dicom import SCHEME, Kind, Origin, Reference, algorithm, code, derived_uid, inherit, item, label, references, write
+from octedge.results._dicom import SCHEME, Kind, Origin, algorithm, code, inherit, item, label, references, write
+from octedge.results._groups import set_frames
 from octedge.segment import About, Layers
 
 LABELMAP = Kind("seg", "1.2.840.10008.5.1.4.1.1.66.7", "SEG", 9001, "Retinal layers")
@@ -70,11 +67,11 @@ class SegWriter:
             size = (count * rows * columns + 7) // 8
             if size > _MOST:
                 raise ScanError(f"{about.name}: bit planes would take {size} bytes, a file holds {_MOST}; write format seg, which is small")
-            _frames(dataset, source, [(index, segment) for segment in range(1, len(about.structures) + 1) for index in order])
+            set_frames(dataset, source, [(index, segment) for segment in range(1, len(about.structures) + 1) for index in order])
             write(file, dataset, ExplicitVRLittleEndian)
             _write_bits(file, size, self._planes(order, len(about.structures)))
         else:
-            _frames(dataset, source, [(index, None) for index in order])
+            set_frames(dataset, source, [(index, None) for index in order])
             write(file, dataset, RLELossless)
             _write_fragments(file, [self._frames[index] for index in order])
 
@@ -132,86 +129,6 @@ def _cielab(colour: NDArray[np.floating]) -> list[int]:
     x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
     lab = np.array([(116 * y - 16) / 100, (500 * (x - y) + 128) / 255, (200 * (y - z) + 128) / 255])
     return [int(each) for each in np.rint(np.clip(lab, 0, 1) * 65535)]
-
-
-def _frames(dataset: Dataset, source: Origin, frames: Sequence[tuple[int, int | None]]) -> None:
-    """The dimensions and the functional groups of the frames, each (B-scan, segment or None) (PS3.3 C.7.6.16, C.7.6.17)."""
-    binary = frames[0][1] is not None
-    organization = derived_uid("dimensions", dataset.SOPInstanceUID)
-    pointers = [(0x0062000B, 0x0062000A)] * binary + [(0x00209056, 0x00209111), (0x00209057, 0x00209111)]
-    indices = sorted(dict(frames))
-    shared, own = geometry(source, indices)
-    ranks = {index: rank for rank, index in enumerate(indices, start=1)}
-    values = {
-        "DimensionOrganizationSequence": [item(DimensionOrganizationUID=organization)],
-        "DimensionIndexSequence": [
-            item(DimensionOrganizationUID=organization, DimensionIndexPointer=pointer, FunctionalGroupPointer=group)
-            for pointer, group in pointers
-        ],
-        "NumberOfFrames": len(frames),
-        "SharedFunctionalGroupsSequence": [shared],
-        "PerFrameFunctionalGroupsSequence": [
-            _groups(deepcopy(own[ranks[index] - 1]), source.references[index], (index + 1, ranks[index], segment))
-            for index, segment in frames
-        ],
-    }
-    for keyword, value in values.items():
-        setattr(dataset, keyword, value)
-
-
-def _groups(groups: Dataset, reference: Reference, numbers: tuple[int, int, int | None]) -> Dataset:
-    """`groups` and what a frame is: its number in the scan, its rank among the frames, its segment."""
-    number, rank, segment = numbers
-    groups.FrameContentSequence = [
-        item(StackID="1", InStackPositionNumber=number, DimensionIndexValues=[*([] if segment is None else [segment]), 1, rank])
-    ]
-    groups.DerivationImageSequence = [derivation(reference)]
-    if segment is not None:
-        groups.SegmentIdentificationSequence = [item(ReferencedSegmentNumber=segment)]
-    return groups
-
-
-def derivation(reference: Reference) -> Dataset:
-    """What a frame was made of (PS3.3 C.7.6.16.2.6)."""
-    source = item(
-        ReferencedSOPClassUID=reference.sop_class, ReferencedSOPInstanceUID=reference.instance, ReferencedFrameNumber=reference.frame,
-        PurposeOfReferenceCodeSequence=[code("121322", "DCM", "Source image for image processing operation")],
-        SpatialLocationsPreserved="YES",
-    )  # fmt: skip
-    return item(DerivationCodeSequence=[code("113076", "DCM", "Segmentation")], SourceImageSequence=[source])
-
-
-def geometry(source: Origin, indices: Iterable[int]) -> tuple[Dataset, list[Dataset]]:
-    """Where B-scans lie and how large their pixels are, as the source states it: the groups they share, and those of each.
-
-    What is not stated for each of them is left out; positions and orientations also where there is no frame of reference.
-    """
-    places = [source.places[index] for index in indices]
-    positioned = source.frame_of_reference is not None
-    macros: dict[str, list[dict[str, tuple[float, ...]]]] = {
-        "PixelMeasuresSequence": [_measures(place) for place in places],
-        "PlaneOrientationSequence": [{"ImageOrientationPatient": place.orientation or ()} if positioned else {} for place in places],
-        "PlanePositionSequence": [{"ImagePositionPatient": place.position or ()} if positioned else {} for place in places],
-    }
-    shared, own = Dataset(), [Dataset() for _ in places]
-    for keyword, stated in macros.items():
-        if not all(stated):
-            continue
-        same = keyword != "PlanePositionSequence" and all(each == stated[0] for each in stated)
-        for groups, values in zip([shared] if same else own, stated, strict=False):
-            setattr(groups, keyword, [item(**{name: _decimals(value) for name, value in values.items()})])
-    return shared, own
-
-
-def _measures(place: Place) -> dict[str, tuple[float, ...]]:
-    if place.pixel is None or plausible((*place.pixel, None), "")[1]:
-        return {}
-    lengths = {"SliceThickness": place.thickness, "SpacingBetweenSlices": place.step}
-    return {"PixelSpacing": place.pixel} | {name: (length,) for name, length in lengths.items() if length is not None and length > 0}
-
-
-def _decimals(values: tuple[float, ...]) -> list[str]:
-    return [format_number_as_ds(value) for value in values]
 
 
 def _write_fragments(file: BinaryIO, fragments: Sequence[bytes]) -> None:
