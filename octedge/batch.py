@@ -4,8 +4,10 @@ import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import msgspec
 
@@ -20,12 +22,15 @@ from octedge.results.files import atomic, make_folder, write_bytes, write_json
 from octedge.results.npz import npz_by_frame
 from octedge.results.overlay import View, write_overlay
 from octedge.scan import Frame, Scan, Spacing
-from octedge.segment import About
+from octedge.segment import About, Layers
+
+if TYPE_CHECKING:
+    from octedge.results._dicom import Origin
 
 Answers = Generator[Answer, None, None]
 
 DEFAULT = ("npz", "overlay")
-COMING = ("seg", "heightmap", "sr", "report")
+COMING = ("sr", "report")
 # What is told of a scan -> the ledger's stages it is the sum of.
 STAGES = {
     "read": ("receive", "decode"),
@@ -216,8 +221,63 @@ def _write_overlay(answer: Answer, frame: Frame, about: About, writing: Writing)
     writing.written.append(path)
 
 
+class DicomWriter(Protocol):
+    """Takes answers as they come, and writes one DICOM file; both its start and its end may raise `ScanError`."""
+
+    def add(self, index: int, layers: Layers) -> None: ...
+    def finish(self, about: About, file: BinaryIO) -> None: ...
+
+
+def _writer(name: str, source: "Origin") -> DicomWriter:
+    """Raises `ScanError` if the source cannot carry this format."""
+    if name == "heightmap":
+        from octedge.results.heightmap import HeightMapWriter  # pydicom is loaded by those who need it
+
+        return HeightMapWriter(source)
+    from octedge.results.dicom_seg import BINARY, LABELMAP, SegWriter
+
+    return SegWriter(source, BINARY if name == "seg-binary" else LABELMAP)
+
+
+def _dicom(answers: Answers, writing: Writing, name: str) -> Answers:
+    """The stage that writes NAME.`name`.dcm, or leaves it out and says why: no study to belong to, no geometry."""
+    from octedge.results._dicom import origin
+
+    try:
+        writer = _writer(name, origin(writing.source.paths, writing.run.scan))
+    except ScanError as error:
+        _leave_out(name, error, writing)
+        return answers
+    return _through(answers, writer, name, writing)
+
+
+def _through(answers: Answers, writer: DicomWriter, name: str, writing: Writing) -> Answers:
+    run, path = writing.run, writing.path(f".{name}.dcm")
+    with closing(answers):
+        for answer in answers:
+            with answer.times.stage("encode"):
+                writer.add(answer.index, answer.layers)
+            yield answer
+    begun = now()
+    try:
+        with atomic(path) as file:
+            writer.finish(run.about, file)
+        writing.written.append(path)
+    except ScanError as error:
+        _leave_out(name, error, writing)
+    run.whole.add("write", begun)
+
+
+def _leave_out(name: str, error: ScanError, writing: Writing) -> None:
+    writing.left_out.append(f"no {name}: {str(error).removeprefix(f'{writing.run.scan.name}: ')}")
+
+
 # In the order in which answers pass through: what is drawn takes its time while the rest is encoded.
-FORMATS: dict[str, Callable[[Answers, Writing], Answers]] = {"overlay": _overlays, "npz": _npz}
+FORMATS: dict[str, Callable[[Answers, Writing], Answers]] = {
+    "overlay": _overlays,
+    "npz": _npz,
+    **{name: partial(_dicom, name=name) for name in ("seg", "seg-binary", "heightmap")},
+}
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

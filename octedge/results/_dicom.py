@@ -119,6 +119,7 @@ class Origin:
     `content` is the date and the time of the acquisition, "" where unknown.
     """
 
+    name: str  # of the scan
     inherited: Dataset
     study: str
     series: str
@@ -141,8 +142,10 @@ def origin(paths: Sequence[Path], scan: Scan) -> Origin:
 
     Raises `ScanError` if there is no study to belong to: the files are no DICOM, or lack UIDs.
     """
-    if not scan.source_ids:
-        raise ScanError(f"{scan.name}: the scan is no DICOM file: a DICOM result has no study to belong to; choose another format")
+    if not scan.source_ids.get("SOPInstanceUID"):
+        raise ScanError(
+            f"{scan.name}: the scan is no DICOM image with a SOP Instance UID: a DICOM result has no study to belong to; choose another format"
+        )
     found = headers(paths)
     with reading(scan.name):
         first = found[0].dataset
@@ -159,7 +162,7 @@ def origin(paths: Sequence[Path], scan: Scan) -> Origin:
         reference = _uid(first, "FrameOfReferenceUID")
         same = len({_uid(header.dataset, "FrameOfReferenceUID") for header in found}) == 1
         return Origin(
-            _inherited(first), uids["StudyInstanceUID"], uids["SeriesInstanceUID"], references, spots,
+            scan.name, _inherited(first), uids["StudyInstanceUID"], uids["SeriesInstanceUID"], references, spots,
             reference if reference and same and all(map(_placed, spots)) else None, scan.laterality, _region(first),
             (_words(first, "Manufacturer"), _words(first, "ManufacturerModelName")), _content(first),
         )  # fmt: skip

@@ -20,6 +20,7 @@ from octedge.results._dicom import Origin, Reference, derived_uid, item
 
 # (0062,000B) in (0062,000A), (0020,9056) and (0020,9057) in (0020,9111): PS3.3 C.7.6.17.
 _SEGMENT, _STACK = [(0x0062000B, 0x0062000A)], [(0x00209056, 0x00209111), (0x00209057, 0x00209111)]
+_NUMBERS = {"UL": "I", "US": "H", "FD": "d"}
 
 
 @lru_cache
@@ -28,14 +29,14 @@ def _head(keyword: str) -> tuple[bytes, str]:
     return struct.pack("<HH2s", tag.group, tag.element, vr.encode()), vr
 
 
-def element(keyword: str, value: str | bytes | Sequence[int]) -> bytes:
-    """One element: text, numbers of VR UL or US, or bytes as they are."""
+def element(keyword: str, value: str | bytes | Sequence[float]) -> bytes:
+    """One element: text, numbers of VR UL, US or FD, or bytes as they are."""
     head, vr = _head(keyword)
     if isinstance(value, str):
         value = value.encode("ascii")
         value += (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
     elif not isinstance(value, bytes):
-        value = struct.pack(f"<{len(value)}{'I' if vr == 'UL' else 'H'}", *value)
+        value = struct.pack(f"<{len(value)}{_NUMBERS[vr]}", *value)
     return head + struct.pack("<HI" if vr == "SQ" else "<H", *([0] if vr == "SQ" else []), len(value)) + value
 
 
@@ -46,14 +47,8 @@ def sequence(keyword: str, *items: bytes) -> bytes:
 
 def set_frames(dataset: Dataset, source: Origin, frames: Sequence[tuple[int, int | None]]) -> None:
     """Describe the frames, each (B-scan, segment number or None), in the dimensions segment, stack, place in the stack."""
-    organization = derived_uid("dimensions", dataset.SOPInstanceUID)
-    pointers = [*(_SEGMENT if frames[0][1] is not None else []), *_STACK]
     dataset.NumberOfFrames = len(frames)
-    dataset.DimensionOrganizationSequence = [item(DimensionOrganizationUID=organization)]
-    dataset.DimensionIndexSequence = [
-        item(DimensionOrganizationUID=organization, DimensionIndexPointer=pointer, FunctionalGroupPointer=group)
-        for pointer, group in pointers
-    ]
+    set_dimensions(dataset, segments=frames[0][1] is not None)
     indices = sorted(dict(frames))
     shared, own = geometry(source, indices)
     ranks = {index: rank for rank, index in enumerate(indices, start=1)}
@@ -63,6 +58,16 @@ def set_frames(dataset: Dataset, source: Origin, frames: Sequence[tuple[int, int
     ]
     set_sequence(dataset, "SharedFunctionalGroupsSequence", [shared])
     set_sequence(dataset, "PerFrameFunctionalGroupsSequence", groups)
+
+
+def set_dimensions(dataset: Dataset, segments: bool = True, stacked: bool = True) -> None:
+    """State what frames are sorted by: segments, stack and place in the stack."""
+    organization = derived_uid("dimensions", dataset.SOPInstanceUID)
+    dataset.DimensionOrganizationSequence = [item(DimensionOrganizationUID=organization)]
+    dataset.DimensionIndexSequence = [
+        item(DimensionOrganizationUID=organization, DimensionIndexPointer=pointer, FunctionalGroupPointer=group)
+        for pointer, group in [*(_SEGMENT if segments else []), *(_STACK if stacked else [])]
+    ]
 
 
 def set_sequence(dataset: Dataset, keyword: str, items: Sequence[bytes]) -> None:
@@ -83,14 +88,15 @@ def _segment(number: int | None) -> bytes:
     return b"" if number is None else sequence("SegmentIdentificationSequence", element("ReferencedSegmentNumber", [number]))
 
 
-def derivation(*references: Reference) -> bytes:
-    """What a frame was made of (PS3.3 C.7.6.16.2.6); frames of one file in one item, counted from 1."""
+def derivation(*references: Reference, same_pixels: bool = True) -> bytes:
+    """What a frame was made of (PS3.3 C.7.6.16.2.6), and whether its pixels lie where those of the source do."""
     frames: dict[tuple[str, str], list[int]] = {}
     for each in references:
         frames.setdefault((each.sop_class, each.instance), []).append(each.frame)
     sources = [
         element("ReferencedSOPClassUID", sop_class) + element("ReferencedSOPInstanceUID", instance)
-        + element("ReferencedFrameNumber", "\\".join(map(str, numbers))) + element("SpatialLocationsPreserved", "YES")
+        + element("ReferencedFrameNumber", "\\".join(map(str, numbers)))
+        + element("SpatialLocationsPreserved", "YES" if same_pixels else "NO")
         + sequence("PurposeOfReferenceCodeSequence", _code("121322", "DCM", "Source image for image processing operation"))
         for (sop_class, instance), numbers in frames.items()
     ]  # fmt: skip
@@ -111,8 +117,8 @@ def geometry(source: Origin, indices: Sequence[int]) -> tuple[bytes, list[bytes]
     places = [source.places[index] for index in indices]
     positioned = source.frame_of_reference is not None
     macros = (
-        [_macro("PlanePositionSequence", ImagePositionPatient=place.position if positioned else None) for place in places],
-        [_macro("PlaneOrientationSequence", ImageOrientationPatient=place.orientation if positioned else None) for place in places],
+        [macro("PlanePositionSequence", ImagePositionPatient=place.position if positioned else None) for place in places],
+        [macro("PlaneOrientationSequence", ImageOrientationPatient=place.orientation if positioned else None) for place in places],
         [measures(place) for place in places],
     )
     shared, own = b"", [b""] * len(places)
@@ -132,10 +138,10 @@ def measures(place: Place) -> bytes:
         return b""
     lengths = {"SliceThickness": place.thickness, "SpacingBetweenSlices": place.step}
     stated = {name: (length,) for name, length in lengths.items() if length is not None and length > 0}
-    return _macro("PixelMeasuresSequence", **stated, PixelSpacing=place.pixel)
+    return macro("PixelMeasuresSequence", **stated, PixelSpacing=place.pixel)
 
 
-def _macro(keyword: str, **values: tuple[float, ...] | None) -> bytes:
+def macro(keyword: str, **values: tuple[float, ...] | None) -> bytes:
     """A macro of decimal strings, in the order of their tags; empty if one is missing."""
     texts = {name: None if numbers is None else "\\".join(map(format_number_as_ds, numbers)) for name, numbers in values.items()}
     elements = [element(name, text) for name, text in texts.items() if text is not None]
