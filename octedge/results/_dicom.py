@@ -143,9 +143,7 @@ def origin(paths: Sequence[Path], scan: Scan) -> Origin:
     Raises `ScanError` if there is no study to belong to: the files are no DICOM, or lack UIDs.
     """
     if not scan.source_ids.get("SOPInstanceUID"):
-        raise ScanError(
-            f"{scan.name}: the scan is no DICOM image with a SOP Instance UID: a DICOM result has no study to belong to; choose another format"
-        )
+        raise ScanError(f"{scan.name}: the scan does not come from DICOM, so a DICOM result has no study to belong to")
     found = headers(paths)
     with reading(scan.name):
         first = found[0].dataset
@@ -154,7 +152,7 @@ def origin(paths: Sequence[Path], scan: Scan) -> Origin:
     missing = [keyword for keyword, uid in (*uids.items(), *(("SOPInstanceUID", uid) for uid in files)) if not uid]
     if missing or len(files) != len(found):
         what = f"{missing[0]} is missing or no UID" if missing else "files share a SOPInstanceUID"
-        raise ScanError(f"{scan.name}: {what}: a DICOM result cannot refer to the scan; choose another format")
+        raise ScanError(f"{scan.name}: {what}: a DICOM result cannot refer to the scan")
     order = _frames(scan)
     with reading(scan.name):
         references = tuple(Reference(_uid(files[uid].dataset, "SOPClassUID") or "", uid, number) for uid, number in order)

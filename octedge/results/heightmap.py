@@ -124,7 +124,7 @@ def _plane(source: Origin) -> bytes:
 
 
 def _refusal(source: Origin, reason: str) -> ScanError:
-    return ScanError(f"{source.name}: no height map: {reason}; choose another format")
+    return ScanError(f"{source.name}: {reason}; a height map needs a regular stack of B-scans")
 
 
 def _real_world(axial: float, rows: int) -> bytes:
