@@ -19,6 +19,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import STR_VR
 
 from octedge import __version__
 from octedge.errors import ScanError
@@ -41,7 +42,6 @@ _TYPE_2 = (
     "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
 )  # fmt: skip
 _TYPE_3 = ("IssuerOfPatientID", "StudyDescription", "PatientIdentityRemoved", "DeidentificationMethod", "TimezoneOffsetFromUTC")
-_TEXT = ("PN", "LO", "SH")
 _FORMAL = {
     "DA": r"\d{8}", "TM": r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?", "CS": r"[A-Z0-9_ ]{1,16}", "UI": r"[0-9.]{1,64}",
     "DT": r"\d{8}(\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?)?([+-]\d{4})?", "IS": r"[+-]?\d{1,11}",
@@ -50,9 +50,9 @@ _LONGEST = 1024  # bytes; no text of a patient or a study is longer
 
 # PS3.16 CID 4211, what lies at the back of the eye; SRT are the codes of before 2018.
 _REGIONS = {
-    "5665001": "Retina", "81016008": "Optic nerve head", "67046006": "Fovea centralis", "82859000": "Macula lutea", "68703001": "Choroid",
+    "5665001": "Retina", "81016008": "Optic nerve head", "67046006": "Fovea centralis", "68703001": "Choroid of eye",
 }  # fmt: skip
-_SRT = {"T-AA610": "5665001", "T-AA630": "81016008", "T-AA621": "67046006", "T-AA620": "82859000", "T-AA310": "68703001"}
+_SRT = {"T-AA610": "5665001", "T-AA630": "81016008", "T-AA621": "67046006", "T-AA310": "68703001"}
 
 # PS3.16 CID 4273. Surfaces are named by what they separate; a surface has a code only between these very neighbours.
 # Those of ez|os, os|rpe and rpe|choroid are octedge's reading of the terms.
@@ -185,10 +185,10 @@ def _placed(place: Place) -> bool:
 
 
 def _stored(dataset: Dataset, keyword: str) -> bytes:
-    """The value as it stands in the file, without its padding; empty unless it is of a kind the attribute may have."""
+    """The value as it stands in the file, without its padding; empty if it is no text, or not in the form the attribute has."""
     tag, vr = Tag(keyword), dictionary_VR(keyword)
     element: Any = dataset.get_item(tag) if tag in dataset else None
-    if not isinstance(element, RawDataElement) or element.VR not in (None, "UN", vr, *_TEXT) or not isinstance(element.value, bytes):
+    if not isinstance(element, RawDataElement) or element.VR not in (None, "UN", *STR_VR) or not isinstance(element.value, bytes):
         return b""
     value = element.value.rstrip(b"\0 ").lstrip(b" ")
     if vr in _FORMAL:

@@ -53,9 +53,7 @@ def set_frames(dataset: Dataset, source: Origin, frames: Sequence[tuple[int, int
     shared, own = geometry(source, indices)
     ranks = {index: rank for rank, index in enumerate(indices, start=1)}
     made_of = {index: derivation(source.references[index]) for index in indices}
-    groups = [
-        made_of[index] + _content(index + 1, ranks[index], segment) + own[ranks[index] - 1] + _segment(segment) for index, segment in frames
-    ]
+    groups = [made_of[index] + _content(ranks[index], segment) + own[ranks[index] - 1] + _segment(segment) for index, segment in frames]
     set_sequence(dataset, "SharedFunctionalGroupsSequence", [shared])
     set_sequence(dataset, "PerFrameFunctionalGroupsSequence", groups)
 
@@ -77,10 +75,10 @@ def set_sequence(dataset: Dataset, keyword: str, items: Sequence[bytes]) -> None
     dataset[tag] = RawDataElement(tag, "SQ", len(value), value, 0, False, True)
 
 
-def _content(number: int, rank: int, segment: int | None) -> bytes:
-    """Number of the B-scan in the scan; ranks in the dimensions."""
+def _content(rank: int, segment: int | None) -> bytes:
+    """A frame's ranks in the dimensions; those in the stack rise by 1 whatever B-scans are missing (PS3.3 C.7.6.16.2.2)."""
     ranks = [1, rank] if segment is None else [segment, 1, rank]
-    values = element("StackID", "1") + element("InStackPositionNumber", [number]) + element("DimensionIndexValues", ranks)
+    values = element("StackID", "1") + element("InStackPositionNumber", [rank]) + element("DimensionIndexValues", ranks)
     return sequence("FrameContentSequence", values)
 
 

@@ -111,18 +111,17 @@ def segment_item(number: int, group: str, about: About) -> Dataset:
     names = " + ".join(structure(key).name for key in keys)
     public = structure(keys[0]).code if len(keys) == 1 else None
     kind = code(public[1], public[0], public[2]) if public else code(group, SCHEME, names)
-    colour = np.mean([structure(key).colour for key in keys[:1]], axis=0)
     return item(
         SegmentNumber=number, SegmentLabel=label(group), SegmentDescription=label(names, 1024), SegmentAlgorithmType="AUTOMATIC",
         SegmentAlgorithmName=label(f"octedge {about.model}"), SegmentationAlgorithmIdentificationSequence=[algorithm(about)],
         SegmentedPropertyCategoryCodeSequence=[code(*(_STRUCTURE if is_ordered(group) else _ALTERED))],
-        SegmentedPropertyTypeCodeSequence=[kind], RecommendedDisplayCIELabValue=_cielab(colour),
+        SegmentedPropertyTypeCodeSequence=[kind], RecommendedDisplayCIELabValue=_cielab(structure(keys[0]).colour),
     )  # fmt: skip
 
 
-def _cielab(colour: NDArray[np.floating]) -> list[int]:
+def _cielab(colour: tuple[int, int, int]) -> list[int]:
     """An sRGB colour as DICOM's CIELab with white D50 (PS3.3 C.10.7.1.1): 16 bit, a and b from -128 to 127."""
-    value = colour / 255
+    value = np.array(colour) / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     # sRGB to XYZ relative to its white, adapted to D50 (Bradford); rows add up to 1.
     xyz = np.array([[0.4522, 0.3994, 0.1484], [0.2225, 0.7169, 0.0606], [0.0169, 0.1177, 0.8654]]) @ linear
