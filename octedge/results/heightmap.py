@@ -73,7 +73,7 @@ class HeightMapWriter:
         for keyword, value in values.items():
             setattr(dataset, keyword, value)
         set_dimensions(dataset, stacked=False)
-        axial = (source.places[0].pixel or (0.0,))[0]
+        axial = about.spacing.axial or (source.places[0].pixel or (0.0,))[0]  # the user may know better than the source
         shared = derivation(*source.references, same_pixels=False) + self._plane + _real_world(axial, self._rows)
         own = [
             sequence("FrameContentSequence", element("DimensionIndexValues", [number]))
