@@ -347,7 +347,7 @@ def test_a_wrong_call_ends_with_2_and_writes_nothing(scans, monkeypatch, call):
 
 def test_formats_to_come_are_named_as_such(scans, tmp_path):
     result = octedge_("segment", scans, "--out", tmp_path / "out", "--format", "npz,report")
-    assert "'report' comes later; available are overlay, npz," in result.stderr
+    assert "'report' comes later; available are heightmap, npz, overlay, seg, seg-binary" in result.stderr
 
 
 @pytest.mark.parametrize("engine", ["openvino", "tensorrt", "rtx", "openvino-fp32"])
