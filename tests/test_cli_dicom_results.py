@@ -36,7 +36,11 @@ def scans(tmp_path) -> Path:
     folder.mkdir()
     phantom = Phantom(LOOK, 3, 1, "R")
     write_dicom(phantom, folder / "placed.dcm", profile="shuffled")
-    write_dicom(phantom, folder / "unplaced.dcm", profile="no positions")
+    write_dicom(phantom, folder / "unplaced.dcm")
+    dataset = pydicom.dcmread(folder / "unplaced.dcm")
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        del group.PlanePositionSequence
+    dataset.save_as(folder / "unplaced.dcm")
     write_series(phantom, folder / "series")
     Image.fromarray(phantom.bscan(0).image).save(folder / "picture.png")
     return folder

@@ -117,7 +117,7 @@ def geometry(source: Origin, indices: Sequence[int]) -> tuple[bytes, list[bytes]
     macros = (
         [macro("PlanePositionSequence", ImagePositionPatient=place.position if positioned else None) for place in places],
         [macro("PlaneOrientationSequence", ImageOrientationPatient=place.orientation if positioned else None) for place in places],
-        [measures(place) for place in places],
+        [measures(place) if positioned or place.thickness is not None else b"" for place in places],  # readers ask for a thickness
     )
     shared, own = b"", [b""] * len(places)
     for position, stated in zip((True, False, False), macros, strict=True):

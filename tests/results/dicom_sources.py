@@ -58,6 +58,20 @@ def unplaced(dataset: Dataset) -> None:
     dataset.ScanPatternTypeCodeSequence = [opt_files.item(CodeValue="128284", CodingSchemeDesignator="DCM", CodeMeaning="Circle")]
 
 
+def sized(dataset: Dataset) -> None:
+    """Pixel sizes with every frame."""
+    at([(0, 0, index) for index in range(FRAMES)], dataset)
+    measures = dataset.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence")
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        group.PixelMeasuresSequence = measures.value
+
+
+def thin(dataset: Dataset) -> None:
+    """No thickness, and no place."""
+    dated(dataset)
+    del dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness
+
+
 def nowhere(dataset: Dataset) -> None:
     """Positions, but not of which space."""
     at([(0, 0, index) for index in range(FRAMES)], dataset)
@@ -69,12 +83,14 @@ def single(dataset: Dataset) -> None:
 
 
 CHANGES: dict[str, Callable[[Dataset], None]] = {
-    "radial": turned,
-    "circle": unplaced,
-    "repeat": partial(at, [(0, 0, 0)] * FRAMES),
+    "turned": turned,
+    "unplaced": unplaced,
+    "sized per frame": sized,
+    "thin": thin,
+    "in one place": partial(at, [(0, 0, 0)] * FRAMES),
     "uneven": partial(at, [(0, 0, 0), (0, 0, 1), (0, 0, 3), (0, 0, 4)]),
     "sheared": partial(at, [(0.1 * index, 0, index) for index in range(FRAMES)]),
-    "no frame of reference": nowhere,
+    "nowhere": nowhere,
     "single": single,
 }
 PROFILES: tuple[str, ...] = get_args(Profile)

@@ -83,7 +83,7 @@ def test_every_kind_of_scan_is_read_back_by_others_frame_for_frame(tmp_path: Pat
     assert oracles.module_faults(read(path.read_bytes())) == []
 
 
-@pytest.mark.parametrize("name", ["conformant", "shuffled", "series", "spacing per frame"])
+@pytest.mark.parametrize("name", ["conformant", "shuffled", "series", "sized per frame"])
 @KINDS
 def test_where_the_source_has_geometry_dcmqi_reads_the_same_at_the_same_place(tmp_path: Path, name: str, kind: Kind) -> None:
     source = origin_of(make(name, tmp_path))
@@ -97,7 +97,7 @@ def test_where_the_source_has_geometry_dcmqi_reads_the_same_at_the_same_place(tm
         assert np.array_equal(labels[nearest.argmin()], each.labels + 1)
 
 
-@pytest.mark.parametrize("name", ["circle", "no positions", "no frame of reference"])
+@pytest.mark.parametrize("name", ["unplaced", "nowhere"])
 @KINDS
 def test_geometry_that_the_source_does_not_state_is_not_made_up(tmp_path: Path, name: str, kind: Kind) -> None:
     data = read(written(origin_of(make(name, tmp_path)), answers(FRAMES), kind))
@@ -106,7 +106,7 @@ def test_geometry_that_the_source_does_not_state_is_not_made_up(tmp_path: Path, 
     assert "PixelSpacing" in keywords  # which it does state
 
 
-@pytest.mark.parametrize("name", ["radial", "repeat", "uneven", "conformant", "shuffled"])
+@pytest.mark.parametrize("name", ["turned", "in one place", "uneven", "conformant", "shuffled"])
 def test_geometry_is_that_of_each_source_frame(tmp_path: Path, name: str) -> None:
     made = make(name, tmp_path)
     original = pydicom.dcmread(made.paths[0])
@@ -269,4 +269,4 @@ def test_bits_follow_each_other_without_gaps(planes: list[np.ndarray]) -> None:
 
 
 def test_the_profiles_of_phantoms_are_among_the_sources() -> None:
-    assert {"conformant", "no positions"} <= set(PROFILES)
+    assert {"conformant", "shuffled"} <= set(PROFILES)

@@ -17,7 +17,7 @@ from octedge.segment import About, Layers
 from tests.results import oracles
 from tests.results.dicom_sources import COLUMNS, FRAMES, ROWS, about, answers, make, origin_of
 
-REGULAR = ["conformant", "spacing per frame", "shuffled", "series"]
+REGULAR = ["conformant", "sized per frame", "shuffled", "series"]
 
 
 def written(source: Origin, layers: list[Layers], said: About | None = None) -> bytes:
@@ -69,11 +69,10 @@ def test_the_plane_is_that_of_the_first_rows(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("no positions", "does not state frame of reference"),
-        ("circle", "does not state frame of reference"),
-        ("no frame of reference", "does not state frame of reference"),
-        ("radial", "not parallel"),
-        ("repeat", "not evenly spaced"),
+        ("unplaced", "does not state frame of reference"),
+        ("nowhere", "does not state frame of reference"),
+        ("turned", "not parallel"),
+        ("in one place", "not evenly spaced"),
         ("uneven", "not evenly spaced"),
         ("sheared", "shifted against each other"),
         ("single", "one B-scan is no area"),
