@@ -60,7 +60,7 @@ def unplaced(dataset: Dataset) -> None:
 
 def sized(dataset: Dataset) -> None:
     """Pixel sizes with every frame."""
-    at([(0, 0, index) for index in range(FRAMES)], dataset)
+    at([(0, 0, 0.12 * index) for index in range(FRAMES)], dataset)
     measures = dataset.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence")
     for group in dataset.PerFrameFunctionalGroupsSequence:
         group.PixelMeasuresSequence = measures.value
