@@ -299,7 +299,7 @@ def region_code(source: Origin) -> Dataset:
 
 
 def comments(source: Origin, about: About) -> str:
-    """What a reader must know, as text: use, model, scale, B-scans without an answer, notes. Holds no name of a file."""
+    """What a reader must know, as text: use, model, scale, B-scans without an answer, flags, notes. Holds no name of a file."""
     lines = [f"{USE}. Not a medical device.", f"octedge {__version__}, model {about.model}, engine {about.engine}."]
     if about.factor != 1:
         lines.append(f"Rows were scaled by {about.factor:.4g} for the model.")
@@ -307,7 +307,8 @@ def comments(source: Origin, about: About) -> str:
         numbers = ", ".join(
             str(source.references[index].frame if len(source.instances) == 1 else index + 1) for index in sorted(about.failed)
         )
-        lines.append(f"Not segmented, for they could not be decoded: B-scans {numbers}.")
+        lines.append(f"Not segmented, for they could not be decoded: B-scans {numbers} (counted from 1).")
+    lines += [f"Flag {flag.name}: {flag.text}" for flag in about.flags]
     lines += [note for note in about.notes if not any(why in note for why in about.failed.values())]
     return "\r\n".join(label(line, 1000) for line in lines)[:10000]
 

@@ -144,7 +144,7 @@ def test_a_bscan_that_could_not_be_decoded_has_no_frame_and_is_named(tmp_path: P
     data = read(path.read_bytes())
     assert {number for _, number in source_frames(data)} == {1, 3, 4}
     assert np.array_equal(labels_of(data)[source.references[3].instance, 4], layers[3].labels + 1)
-    assert "could not be decoded: B-scans 2." in data.ImageComments
+    assert "could not be decoded: B-scans 2 (counted from 1)." in data.ImageComments
     assert "secret" not in data.ImageComments
     assert [groups.FrameContentSequence[0].DimensionIndexValues[-1] for groups in data.PerFrameFunctionalGroupsSequence][:3] == [1, 2, 3]
     assert oracles.dciodvfy(path) == []

@@ -20,6 +20,7 @@ from pydicom.tag import Tag
 
 from octedge.anatomy import STRUCTURES
 from octedge.errors import ScanError
+from octedge.quality import FrameQuality
 from octedge.readers import find
 from octedge.results import _dicom
 from octedge.results._dicom import Kind, Origin, derived_uid, inherit, label, origin, write
@@ -119,6 +120,18 @@ def test_the_equipment_is_octedge_and_the_device_contributed(tmp_path: Path) -> 
     assert result.file_meta.ImplementationVersionName.startswith("OCTEDGE")
     assert result.file_meta.ImplementationClassUID.startswith("2.25.")
     assert result.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == "99OCTEDGE"
+
+
+def test_when_not_to_trust_the_answer_stands_in_the_comments(tmp_path: Path) -> None:
+    source = source_of(tmp_path)
+    said = about(source, quality=(FrameQuality(greys=0.001, missing=0.9),) * 3, factor=0.5, notes=("frame order as stored",))
+    file = BytesIO()
+    write(file, inherit(source, said, KIND))
+    file.seek(0)
+    comments = pydicom.dcmread(file).ImageComments.split("\r\n")
+    assert said.flags
+    assert {f"Flag {flag.name}: {flag.text}" for flag in said.flags} <= set(comments)
+    assert {"Rows were scaled by 0.5 for the model.", "frame order as stored"} <= set(comments)
 
 
 def test_what_the_source_lacks_is_empty(tmp_path: Path) -> None:
