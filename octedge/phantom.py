@@ -246,6 +246,7 @@ class Phantom:
             laterality=self.eye,
             pattern="volume" if self.frames > 1 else "line",
             device=f"phantom, {self.look.device}",
+            directions=("right", "down" if self.frames > 1 else None),
         )
 
     def bscan(self, index: int) -> Bscan:

@@ -11,6 +11,7 @@ from octedge.errors import ScanError
 
 Frame = NDArray[np.uint8]
 Laterality = Literal["R", "L"]
+Direction = Literal["left", "right", "up", "down", "tsnit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Scan:
 
     `name` is the result's file stem and holds no patient data. `notes` are facts a user must know (bit depth rule,
     unknown frame order, little of the range used). `source_ids` are what results must refer to (SOP instance UIDs).
+    `directions` say where columns and B-scans run on the fundus as an examiner sees it, head up, the patient's right on the
+    left; "tsnit": a circle from the temporal side over the superior one. None where the source does not say.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Scan:
     device: str = "unknown"  # manufacturer and model as the source states them
     source_ids: Mapping[str, str] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
+    directions: tuple[Direction | None, Direction | None] = (None, None)
 
     def frame(self, index: int) -> Frame:
         """B-scan `index`, uint8 (H, W).

@@ -5,7 +5,7 @@ items for one frame. Every answer here names the place it came from, and what co
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,16 +13,22 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from octedge.errors import ScanError
+from octedge.readers._directions import Line
+from octedge.readers._directions import directions as between_lines
 from octedge.readers._spacing import plausible
-from octedge.scan import Laterality, Spacing
+from octedge.scan import Direction, Laterality, Spacing
 
 _DISTINCT = 1e-5  # mm; closer planes are the same plane
 _PARALLEL = 1e-3  # greatest difference between direction cosines of parallel planes
+_SLANTED = 0.05  # the same between lines on a picture, which are rounded to its pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a file says of one B-scan; None where it says nothing. Lengths in mm; `pixel` is (axial, lateral)."""
+    """What a file says of one B-scan; None where it says nothing. Lengths in mm; `pixel` is (axial, lateral).
+
+    `location` is the B-scan's line on a picture of the fundus: row, column of its first A-scan, row, column of its last.
+    """
 
     position: tuple[float, ...] | None = None
     orientation: tuple[float, ...] | None = None
@@ -32,6 +38,7 @@ class Place:
     thickness: float | None = None
     stack: int | None = None
     instance: int | None = None
+    location: tuple[float, ...] | None = None
     eyes: tuple[str, ...] = ()
 
 
@@ -69,6 +76,7 @@ def _place(dataset: Dataset, shared: Dataset | None, own: Dataset | None) -> Pla
     step = _floats(find("PixelMeasuresSequence", "SpacingBetweenSlices")[0], 1)
     thickness = _floats(find("PixelMeasuresSequence", "SliceThickness")[0], 1)
     eye = find("FrameAnatomySequence", "FrameLaterality")[0]
+    straight = find("OphthalmicFrameLocationSequence", "OphthalmicImageOrientation")[0] == "LINEAR"
     return Place(
         position=_floats(find("PlanePositionSequence", "ImagePositionPatient")[0], 3),
         orientation=_floats(find("PlaneOrientationSequence", "ImageOrientationPatient")[0], 6),
@@ -78,6 +86,7 @@ def _place(dataset: Dataset, shared: Dataset | None, own: Dataset | None) -> Pla
         thickness=thickness[0] if thickness else None,
         stack=_whole(find("FrameContentSequence", "InStackPositionNumber")[0]),
         instance=_whole(dataset.get("InstanceNumber")),
+        location=_floats(find("OphthalmicFrameLocationSequence", "ReferenceCoordinates")[0], 4) if straight else None,
         eyes=(str(dataset.get("ImageLaterality") or ""), str(eye or ""), str(dataset.get("Laterality") or "")),
     )
 
@@ -220,3 +229,44 @@ def laterality(found: Sequence[Place]) -> tuple[Laterality | None, tuple[str, ..
     if not stated:
         return None, ()
     return None, ("laterality not used: the file says " + ("both R and L" if sides else "B (both eyes)"),)
+
+
+def directions(found: Sequence[Place]) -> tuple[tuple[Direction | None, Direction | None], tuple[str, ...]]:
+    """Where columns and B-scans run on the fundus, from planes (PS3.3 C.7.6.2.1.1) or lines on its picture (C.8.17.10).
+
+    None where they say nothing, with a note where they contradict each other.
+    """
+    told = [between_lines(lines[0], lines[-1]) for lines in (_parallel(found, _on_patient), _parallel(found, _on_picture)) if lines]
+    result: list[Direction | None] = []
+    notes = []
+    for axis, what in enumerate(("columns", "B-scans")):
+        words = {each[axis] for each in told} - {None}
+        result.append(words.pop() if len(words) == 1 else None)
+        if len(words) > 1:
+            notes.append(f"where {what} run on the fundus is not used: planes and lines on its picture contradict each other")
+    return (result[0], result[1]), tuple(notes)
+
+
+def _parallel(found: Sequence[Place], line: Callable[[Place], Line | None]) -> list[Line]:
+    """The lines of all B-scans; none if one is missing or they are not parallel, as those of a radial scan."""
+    lines = [each for each in map(line, found) if each is not None]
+    across = np.array([(each[2] - each[0], each[3] - each[1]) for each in lines])
+    if len(lines) < len(found) or (np.abs(across - across[0]).max(axis=0) > _SLANTED * np.abs(across[0]).max()).any():
+        return []
+    return lines
+
+
+def _on_patient(place: Place) -> Line | None:
+    """Seen from in front: the patient's left (x) is on the right, the head (z) is up."""
+    if place.position is None or place.orientation is None:
+        return None
+    x, z = place.position[0], place.position[2]
+    return x, z, x + place.orientation[0], z + place.orientation[2]
+
+
+def _on_picture(place: Place) -> Line | None:
+    """Rows of a picture count downwards."""
+    if place.location is None:
+        return None
+    top, left, bottom, right = place.location
+    return left, -top, right, -bottom

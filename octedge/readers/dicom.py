@@ -10,8 +10,8 @@ from pydicom.dataset import Dataset
 
 from octedge.errors import ScanError
 from octedge.readers._dicom_file import Pixels, open_dicom, reading
-from octedge.readers._dicom_places import Order, Place, laterality, places, series_order, spacing, stored_order
-from octedge.scan import Frame, Scan, range_note, to_uint8
+from octedge.readers._dicom_places import Order, Place, directions, laterality, places, series_order, spacing, stored_order
+from octedge.scan import Direction, Frame, Scan, range_note, to_uint8
 
 OPT = "1.2.840.10008.5.1.4.1.1.77.1.5.4"
 # Same family, other contents: en-face pictures and flow volumes.
@@ -106,11 +106,12 @@ def read_dicom(paths: Sequence[Path], name: str) -> Scan:
 
     scale, scale_notes = spacing(found, order.between)
     eye, eye_notes = laterality(found)
+    runs, run_notes = directions(found)
     middle, number = frames[len(frames) // 2]
-    notes = (*first.notes, *_bit_notes(middle, number), *order.notes, *scale_notes, *eye_notes)
+    notes = (*first.notes, *_bit_notes(middle, number), *order.notes, *scale_notes, *eye_notes, *run_notes)
     return Scan(
-        name, len(frames), middle.rows, middle.columns, decode, scale, eye, _pattern(first, order), first.device,
-        _ids(opened, order), tuple(dict.fromkeys(notes)),
+        name, len(frames), middle.rows, middle.columns, decode, scale, eye, _pattern(first, order, runs), first.device,
+        _ids(opened, order), tuple(dict.fromkeys(notes)), runs,
     )  # fmt: skip
 
 
@@ -182,10 +183,11 @@ def _bit_notes(pixels: Pixels, number: int) -> tuple[str, ...]:
     return (*notes, little) if little else tuple(notes)
 
 
-def _pattern(file: _File, order: Order) -> str:
+def _pattern(file: _File, order: Order, runs: tuple[Direction | None, Direction | None]) -> str:
+    """As stated; else parallel B-scans beside each other are a volume."""
     if file.pattern:
         return file.pattern
-    return "volume" if order.between is not None else "unknown"
+    return "volume" if order.between is not None or None not in runs else "unknown"
 
 
 def _ids(opened: Sequence[_File], order: Order) -> dict[str, str]:

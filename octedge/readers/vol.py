@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octedge.errors import ScanError
+from octedge.readers._directions import Line, directions, word
 from octedge.readers._spacing import plausible
-from octedge.scan import Frame, Scan
+from octedge.scan import Direction, Frame, Scan
 
 LINES = ("ILM", "BM", "NFL")  # the first three of the vendor's segmentation vectors
 PATTERNS = {1: "line", 2: "circle", 3: "volume", 4: "volume", 5: "radial"}
@@ -66,6 +67,7 @@ def read_vol(path: Path, name: str) -> Scan:
         {b"OD": "R", b"OS": "L"}.get(header.eye),  # type: ignore[arg-type]
         PATTERNS.get(header.pattern, "unknown"), f"Heidelberg Engineering ({header.version})",
         notes=("reflectivity shown by its fourth root", *notes),
+        directions=_directions(path, header),
     )  # fmt: skip
 
 
@@ -95,6 +97,28 @@ def device_lines(path: Path) -> dict[str, NDArray[np.float32]]:
         for key, line in zip(LINES, values, strict=False):
             lines[key][index] = np.where(np.abs(line) < _MISSING, line, np.nan)
     return {key: lines[key] for key in LINES[: max(counts)]}
+
+
+def _directions(path: Path, header: _Header) -> tuple[Direction | None, Direction | None]:
+    """From where the B-scans lie on the fundus image, in mm from its upper left corner.
+
+    A circle states its first point and its centre, not which way it turns; the device draws and plots circles of either eye
+    in the order temporal, superior, nasal, inferior, so one that begins on the temporal side is taken for that.
+    """
+    first, last = (_line(path, header, index) for index in (0, header.frames - 1))
+    pattern = PATTERNS.get(header.pattern)
+    if pattern == "circle":
+        temporal = {b"OD": "left", b"OS": "right"}.get(header.eye)
+        start = word(first[0] - first[2], first[1] - first[3])
+        return ("tsnit" if start is not None and start == temporal else None), None
+    across, along = directions(first, last)
+    return across, along if pattern == "volume" else None
+
+
+def _line(path: Path, header: _Header, index: int) -> Line:
+    block = _read_at(path, header.start(index), 48)
+    left, top, right, bottom = struct.unpack_from("<4d", block, 16)
+    return left, -top, right, -bottom
 
 
 def _header(path: Path) -> _Header:

@@ -345,3 +345,66 @@ def test_pydicom_stays_silent_and_its_settings_stay_as_they_were(caplog: pytest.
     assert not caplog.records
     assert list(warnings.filters) == before
     assert not logging.getLogger("pydicom").filters
+
+
+def located(lines, kind="LINEAR"):
+    """A change that gives every frame its line (row, column, row, column) on a picture of the fundus."""
+
+    def change(dataset):
+        location = [[item(ReferenceCoordinates=list(line), OphthalmicImageOrientation=kind)] for line in lines]
+        dataset.PerFrameFunctionalGroupsSequence = [item(OphthalmicFrameLocationSequence=one) for one in location]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("orientation", "positions", "expected"),
+    [
+        ((1, 0, 0, 0, 1, 0), [(-3, 0, 1), (-3, 0, 0), (-3, 0, -1)], ("right", "down")),
+        ((1, 0, 0, 0, 1, 0), [(-3, 0, -1), (-3, 0, 0), (-3, 0, 1)], ("right", "up")),
+        ((-1, 0, 0, 0, 1, 0), [(3, 0, 1), (3, 0, 0), (3, 0, -1)], ("left", "down")),
+        ((0, 0, 1, 0, 1, 0), [(-1, 0, -3), (0, 0, -3), (1, 0, -3)], ("up", "right")),
+        ((0.995, 0, 0.1, 0, 1, 0), [(0.1, 0, -1), (0, 0, 0), (-0.1, 0, 1)], ("right", "up")),  # tilted a little
+        ((0.71, 0, 0.71, 0, 1, 0), [(0.7, 0, -0.7), (0, 0, 0), (-0.7, 0, 0.7)], (None, None)),  # oblique
+        ((1, 0, 0, 0, 1, 0), [(-3, 0, 1), (-2, 0, 1), (-1, 0, 1)], ("right", None)),  # beside each other
+    ],
+)
+def test_planes_tell_where_columns_and_bscans_run_on_the_fundus(tmp_path, orientation, positions, expected):
+    scan = read(write(tmp_path / "a.dcm", frames(3), groups(positions, orientation)))
+    assert scan.directions == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([(10, 0, 10, 90), (20, 0, 20, 90), (30, 0, 30, 90)], ("right", "down")),
+        ([(30, 0, 30, 90), (20, 5, 20, 95), (10, 0, 10, 90)], ("right", "up")),
+        ([(0, 10, 90, 10), (0, 20, 90, 20), (0, 30, 90, 30)], ("down", "right")),
+    ],
+)
+def test_lines_on_a_picture_of_the_fundus_tell_it_too(tmp_path, lines, expected):
+    scan = read(write(tmp_path / "a.dcm", frames(3), located(lines)))
+    assert (scan.directions, scan.pattern) == (expected, "volume")
+
+
+def test_lines_that_are_not_parallel_are_no_volume(tmp_path):
+    scan = read(write(tmp_path / "a.dcm", frames(3), located([(50, 0, 50, 90), (10, 10, 80, 80), (95, 45, 5, 45)])))
+    assert (scan.directions, scan.pattern) == ((None, None), "unknown")
+
+
+def test_without_planes_and_straight_lines_nothing_is_said_of_directions(tmp_path):
+    assert read(write(tmp_path / "a.dcm", frames(3))).directions == (None, None)
+    curved = located([(10, 0, 10, 90)] * 3, "NONLINEAR")
+    assert read(write(tmp_path / "b.dcm", frames(3), curved)).directions == (None, None)
+
+
+def test_planes_and_lines_that_contradict_each_other_are_not_used(tmp_path):
+    def change(dataset):
+        located([(30, 0, 30, 90), (20, 0, 20, 90), (10, 0, 10, 90)])(dataset)
+        for place, one in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+            one.PlanePositionSequence = [item(ImagePositionPatient=[0, 0, -place])]
+        dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence = [item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])]
+
+    scan = read(write(tmp_path / "a.dcm", frames(3), change))
+    assert scan.directions == ("right", None)
+    assert [note for note in scan.notes if note.startswith("where B-scans run on the fundus is not used")]

@@ -15,8 +15,13 @@ from octedge.readers.vol import device_lines, display, read_vol
 MISSING = np.finfo(np.float32).max
 
 
-def vol(frames: np.ndarray, *, eye: bytes = b"OS", pattern: int = 3, between: float = 0.12, lines: int = 2, extra: int = 40) -> bytes:
-    """A raw export of reflectivity (F, H, W), its line k of frame f at row 10 k + f, missing in the last column."""
+def vol(
+    frames: np.ndarray, *, eye: bytes = b"OS", pattern: int = 3, between: float = 0.12, lines: int = 2, extra: int = 40, places=()
+) -> bytes:
+    """A raw export of reflectivity (F, H, W), its line k of frame f at row 10 k + f, missing in the last column.
+
+    `places` are where the B-scans lie on the fundus image: x, y of the first A-scan, x, y of the last, in mm.
+    """
     count, rows, columns = frames.shape
     frame_header = 256 + 4 * lines * columns + extra
     head = struct.pack("<12s3i3d2i", b"HSF-OCT-103", columns, count, rows, 0.0116, between, 0.0039, 5, 4)
@@ -26,7 +31,8 @@ def vol(frames: np.ndarray, *, eye: bytes = b"OS", pattern: int = 3, between: fl
     for index, frame in enumerate(frames):
         drawn = np.repeat(10.0 * np.arange(lines)[:, None] + index, columns, axis=1).astype("<f4")
         drawn[:, -1] = MISSING
-        block = struct.pack("<12si4d2i", b"HSF-BS-103", frame_header, 0, 0, 1, 1, lines, 256).ljust(256, b"\0") + drawn.tobytes()
+        place = places[index] if places else (0, 0, 1, 1)
+        block = struct.pack("<12si4d2i", b"HSF-BS-103", frame_header, *place, lines, 256).ljust(256, b"\0") + drawn.tobytes()
         parts += [block.ljust(frame_header, b"\0"), frame.astype("<f4").tobytes()]
     return b"".join(parts)
 
@@ -67,6 +73,29 @@ def test_a_volume_without_distance_says_so(tmp_path: Path) -> None:
     scan = read(tmp_path / "a.vol")
     assert scan.spacing.between is None
     assert "the header states no distance between B-scans" in scan.notes
+
+
+@pytest.mark.parametrize(
+    ("pattern", "places", "expected"),
+    [
+        (3, [(1, 2, 7, 2), (1, 4, 7, 4), (1, 6, 7, 6)], ("right", "down")),
+        (3, [(1, 6, 7, 6), (1, 4, 7, 4), (1, 2, 7, 2)], ("right", "up")),
+        (3, [(1, 7, 1, 1), (2, 7, 2, 1), (3, 7, 3, 1)], ("up", "right")),
+        (5, [(1, 2, 7, 2), (1, 4, 7, 4), (1, 6, 7, 6)], ("right", None)),
+        (3, [(np.nan, 2, 7, 2)] * 3, (None, None)),
+    ],
+)
+def test_the_headers_of_the_bscans_tell_where_they_run_on_the_fundus(tmp_path: Path, pattern, places, expected) -> None:
+    (tmp_path / "a.vol").write_bytes(vol(reflectivity(), pattern=pattern, places=places))
+    assert read(tmp_path / "a.vol").directions == expected
+
+
+@pytest.mark.parametrize(
+    ("eye", "start", "expected"), [(b"OD", 2, "tsnit"), (b"OS", 8, "tsnit"), (b"OD", 8, None), (b"OS", 2, None), (b"", 2, None)]
+)
+def test_a_circle_that_begins_on_the_temporal_side_is_known(tmp_path: Path, eye, start, expected) -> None:
+    (tmp_path / "a.vol").write_bytes(vol(reflectivity(1), eye=eye, pattern=2, places=[(start, 4, 5, 4)]))
+    assert read(tmp_path / "a.vol").directions == (expected, None)
 
 
 @pytest.mark.parametrize(("lines", "keys"), [(0, []), (2, ["ILM", "BM"]), (3, ["ILM", "BM", "NFL"]), (17, ["ILM", "BM", "NFL"])])
