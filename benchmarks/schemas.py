@@ -12,6 +12,7 @@ from octedge.card import ModelCard
 from octedge.edge.bench import Report
 from octedge.edge.certificate import Certificate
 from octedge.edge.ledger import Ledger
+from octedge.results.thickness import Thickness
 from octedge.train.manifest import Cohort
 from octedge.train.recipe import Recipe
 from octedge.train.select import Selection
@@ -26,6 +27,7 @@ KINDS = {
     "ledger": Ledger,
     "recipe": Recipe,
     "selection": Selection,
+    "thickness": Thickness,
     "tuning": Tuning,
 }
 
