@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import msgspec
+import numpy as np
 
 from octedge.edge.ledger import now
 from octedge.edge.model import Model, Run
@@ -21,6 +22,7 @@ from octedge.readers import Source
 from octedge.results.files import atomic, make_folder, write_bytes, write_json
 from octedge.results.npz import npz_by_frame
 from octedge.results.overlay import View, write_overlay
+from octedge.results.thickness import thickness, thickness_csv
 from octedge.scan import Frame, Scan, Spacing
 from octedge.segment import About, Layers
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 Answers = Generator[Answer, None, None]
 
 DEFAULT = ("npz", "overlay")
-COMING = ("sr", "report")
+COMING = ("report",)
 # What is told of a scan -> the ledger's stages it is the sum of.
 STAGES = {
     "read": ("receive", "decode"),
@@ -221,6 +223,21 @@ def _write_overlay(answer: Answer, frame: Frame, about: About, writing: Writing)
     writing.written.append(path)
 
 
+def _thickness(answers: Answers, writing: Writing) -> Answers:
+    run, surfaces = writing.run, []
+    table, record = writing.path(".thickness.csv"), writing.path(".thickness.json")
+    with closing(answers):
+        for answer in answers:
+            surfaces.append(answer.layers.surfaces)
+            yield answer
+    begun = now()
+    found = thickness(run.scan, run.about, np.stack(surfaces))
+    write_bytes(table, thickness_csv(found))
+    write_json(record, found)
+    writing.written.extend((table, record))
+    run.whole.add("write", begun)
+
+
 class DicomWriter(Protocol):
     """Takes answers as they come, and writes one DICOM file; both its start and its end may raise `ScanError`."""
 
@@ -228,8 +245,12 @@ class DicomWriter(Protocol):
     def finish(self, about: About, file: BinaryIO) -> None: ...
 
 
-def _writer(name: str, source: "Origin") -> DicomWriter:
+def _writer(name: str, source: "Origin", scan: Scan) -> DicomWriter:
     """Raises `ScanError` if the source cannot carry this format."""
+    if name == "sr":
+        from octedge.results.sr import ReportWriter
+
+        return ReportWriter(source, scan)
     if name == "heightmap":
         from octedge.results.heightmap import HeightMapWriter  # pydicom is loaded by those who need it
 
@@ -244,7 +265,7 @@ def _dicom(answers: Answers, writing: Writing, name: str) -> Answers:
     from octedge.results._dicom import origin
 
     try:
-        writer = _writer(name, origin(writing.source.paths, writing.run.scan))
+        writer = _writer(name, origin(writing.source.paths, writing.run.scan), writing.run.scan)
     except ScanError as error:
         _leave_out(name, error, writing)
         return answers
@@ -276,7 +297,8 @@ def _leave_out(name: str, error: ScanError, writing: Writing) -> None:
 FORMATS: dict[str, Callable[[Answers, Writing], Answers]] = {
     "overlay": _overlays,
     "npz": _npz,
-    **{name: partial(_dicom, name=name) for name in ("seg", "seg-binary", "heightmap")},
+    "thickness": _thickness,
+    **{name: partial(_dicom, name=name) for name in ("seg", "seg-binary", "heightmap", "sr")},
 }
 
 

@@ -323,7 +323,7 @@ WRONG_CALLS = [
     ("segment",),
     ("segment", "nowhere.dcm", "--out", "out"),
     ("segment", "scan7.dcm"),
-    ("segment", "scan7.dcm", "--out", "out", "--format", "sr"),
+    ("segment", "scan7.dcm", "--out", "out", "--format", "report"),
     ("segment", "scan7.dcm", "--out", "out", "--format", "npz,pdf"),
     ("segment", "scan7.dcm", "--out", "out", "--format", ","),
     ("segment", "scan7.dcm", "--out", "out", "--engine", "cuda"),
