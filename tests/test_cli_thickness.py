@@ -60,16 +60,14 @@ def test_table_record_and_report_say_the_same_as_the_surfaces(scans, bundle, tmp
         scan, surfaces = read(scans / "volume.dcm"), npz["surfaces"]
         model, lines = tuple(npz["structures"].tolist()), tuple(npz["surface_names"].tolist())
     meaning = About("volume", 3, model, lines, scan.spacing, "tiny", record.engine, notes=tuple(told["volume"]["notes"]))
-    assert record == replace_notes(thickness(scan, meaning, surfaces), record.notes)
+    again = thickness(scan, meaning, surfaces)
+    assert record == msgspec.structs.replace(again, notes=record.notes, flags=record.flags)
+    assert list(record.flags) == [flag["text"] for flag in told["volume"]["flags"]] != []
     assert (record.laterality, record.unit, record.pattern) == ("L", "um", "volume")
     table = list(csv.DictReader((out / "volume.thickness.csv").read_text("utf-8").splitlines()))
     assert [(row["layer"], row["region"]) for row in table] == [(each.layer, each.region) for each in record.regions]
     report = pydicom.dcmread(out / "volume.sr.dcm")
     assert report.StudyInstanceUID == scan.source_ids["StudyInstanceUID"]
-
-
-def replace_notes(found: Thickness, notes: tuple[str, ...]) -> Thickness:
-    return msgspec.structs.replace(found, notes=notes)
 
 
 def test_a_picture_has_its_thickness_in_pixels_and_no_report(scans, bundle, tmp_path):

@@ -209,7 +209,7 @@ def region_code(region: str, grid: str) -> Concept:
 
 
 def _remarks(source: Origin, about: About, found: Thickness) -> list[str]:
-    """What a reader must know, as text: use, model, failed B-scans, unit, fovea, and what limits the numbers."""
+    """What a reader must know, as text: use, model, failed B-scans, flags; then unit, fovea, and what limits the numbers."""
     lines = [f"Unit of thickness: {found.unit}."]
     if found.fovea is not None:
         sure = "" if found.fovea.confidence is None else f", confidence {found.fovea.confidence:.2f}"

@@ -58,7 +58,10 @@ class Region(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Thickness(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All of a scan: `unit` of the means is um or px, `grid` is "etdrs", "circle" or "b-scans"; distances in um, None where unknown."""
+    """All of a scan: `unit` of the means is um or px, `grid` is "etdrs", "circle" or "b-scans"; distances in um, None where unknown.
+
+    `flags` say when not to trust the surfaces, and so the numbers (see `octedge.quality`).
+    """
 
     schema: int = SCHEMA
     name: str
@@ -75,6 +78,7 @@ class Thickness(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     fovea: Fovea | None = None
     regions: tuple[Region, ...]
     notes: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     use: str = USE
 
 
@@ -98,6 +102,7 @@ def thickness(scan: Scan, about: About, surfaces: NDArray[np.floating], fovea: t
         name=about.name, model=about.model, engine=about.engine, unit=unit, laterality=scan.laterality, pattern=scan.pattern,
         axial_um=axial, lateral_um=lateral, between_um=between, spacing_source=spacing.source,
         grid=how.grid, fovea=how.fovea, regions=tuple(_regions(maps, how, unit)), notes=(*scale_note, *how.notes, *about.notes),
+        flags=tuple(flag.text for flag in about.flags),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from octedge.anatomy import KEYS, surface_names
 from octedge.errors import ScanError
 from octedge.phantom import LOOKS, Phantom
 from octedge.phantom_files import write_dicom, write_series
+from octedge.quality import FrameQuality
 from octedge.readers import read
 from octedge.results._dicom import Origin, origin
 from octedge.results.sr import ReportWriter, layer_code, region_code, write_report
@@ -209,6 +210,14 @@ def test_another_model_and_a_fovea_given_by_hand_make_another_report(volume, rep
         report, written(origin([path], scan), other, found(scan, other)), written(origin([path], scan), about(scan), result)
     )}  # fmt: skip
     assert len(uids) == 3
+
+
+def test_what_the_quality_measures_raise_is_told_with_the_numbers(volume):
+    path, scan = volume
+    meaning = about(scan, quality=(FrameQuality(signal=0.1), *[FrameQuality(signal=0.9)] * 24))
+    result = found(scan, meaning)
+    assert result.flags == tuple(flag.text for flag in meaning.flags) != ()
+    assert texts(opened(written(origin([path], scan), meaning, result))).count(result.flags[0]) == 1
 
 
 def test_thickness_in_pixels_is_reported_in_pixels(volume):
