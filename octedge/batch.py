@@ -75,6 +75,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     factor: float | None = None
     model: str | None = None
     engine: str | None = None
+    certificate: str | None = None
     notes: tuple[str, ...] = ()
     flags: tuple[Flag, ...] = ()
     failed: dict[int, str] = {}
@@ -152,6 +153,7 @@ def run_one(source: Source, job: Job, progress: Progress | None = None) -> Outco
         factor=about.factor,
         model=about.model,
         engine=about.engine,
+        certificate=about.certificate,
         notes=(*about.notes, *writing.left_out),
         flags=about.flags,
         failed=dict(about.failed),

@@ -138,6 +138,7 @@ class About:
 
     `structures` (C,) and `surface_names` (L,) are keys; `factor` is what the rows were scaled by on the way; `failed` says of the
     frames that could not be decoded why: their labels are 255, their surfaces NaN. `quality` has the measures of each frame, if taken.
+    `certificate` is the id of the one that the engine served by.
     """
 
     name: str
@@ -151,6 +152,7 @@ class About:
     notes: tuple[str, ...] = ()
     failed: Mapping[int, str] = field(default_factory=dict)
     quality: tuple[FrameQuality, ...] = ()
+    certificate: str = ""
 
     @property
     def flags(self) -> tuple[Flag, ...]:

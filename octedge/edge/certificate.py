@@ -54,6 +54,11 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     octedge: str = octedge.__version__
     numpy: str = np.__version__
 
+    @property
+    def id(self) -> str:
+        """The certificate's name in results: the same for the same check, whenever it was made."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
+
 
 class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the check found on the golden frames, after the ordered decode.

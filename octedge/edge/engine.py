@@ -62,6 +62,13 @@ def open_engine(bundle: Bundle, name: str = "auto", tell: Callable[[str], None] 
     The first variant, ONNX Runtime in fp32 on the CPU, is checked on first use. Raises `ModelError` if the engine is missing or not
     certified; with `allow_fallback` the first variant answers instead, and `tell` hears of it.
     """
+    return open_certified(bundle, name, tell, allow_fallback)[0]
+
+
+def open_certified(
+    bundle: Bundle, name: str = "auto", tell: Callable[[str], None] = quiet, allow_fallback: bool = False
+) -> tuple[NamedEngine, certificates.Certificate]:
+    """`open_engine`, and the certificate that holds."""
     try:
         return _open(bundle, _wanted(bundle, name), tell)
     except ModelError as error:
@@ -93,26 +100,24 @@ def _wanted(bundle: Bundle, name: str) -> Variant:
     return wanted
 
 
-def _open(bundle: Bundle, variant: Variant, tell: Callable[[str], None]) -> NamedEngine:
+def _open(bundle: Bundle, variant: Variant, tell: Callable[[str], None]) -> tuple[NamedEngine, certificates.Certificate]:
     folder = engines_folder(bundle)
     engine = backend(variant.engine).load(bundle, variant, folder)
     kept = certificates.read_certificate(certificates.certificate_file(folder, variant))
     if kept is None and variant == FIRST:
-        _certify_itself(bundle, engine, tell)
-        return engine
+        return engine, _certify_itself(bundle, engine, tell)
     if kept is None:
         raise ModelError(f"{variant} has no certificate for {bundle.card.id} on this machine; {PREPARE} --engine {variant}")
     if changed := certificates.changes(kept.identity, certificates.identify(bundle, variant, engine)):
         if variant == FIRST:
-            _certify_itself(bundle, engine, tell)
-            return engine
+            return engine, _certify_itself(bundle, engine, tell)
         raise ModelError(f"the certificate of {variant} does not hold any more: {changed}; {PREPARE} --engine {variant}")
     if fault := kept.fault():
         raise ModelError(f"{variant} may not serve {bundle.card.id}: {fault}; use another engine, or another version of its library")
-    return engine
+    return engine, kept
 
 
-def _certify_itself(bundle: Bundle, engine: NamedEngine, tell: Callable[[str], None]) -> None:
+def _certify_itself(bundle: Bundle, engine: NamedEngine, tell: Callable[[str], None]) -> certificates.Certificate:
     """The first variant's certificate, kept from an earlier first use if all is as it was then; else check now, and keep it.
 
     Raises `ModelError` if the engine fails the check.
@@ -124,7 +129,7 @@ def _certify_itself(bundle: Bundle, engine: NamedEngine, tell: Callable[[str], N
         file = None
     kept = None if file is None else certificates.read_certificate(file)
     if kept is not None and kept.identity == identity and not kept.fault():
-        return
+        return kept
     found = certificates.examine(bundle, FIRST, engine)
     fault = found.fault()
     tell(f"checking the engine against {found.frames} golden frames ... {'failed' if fault else 'passed'}, {found.seconds:.1f} s")
@@ -132,6 +137,7 @@ def _certify_itself(bundle: Bundle, engine: NamedEngine, tell: Callable[[str], N
         raise ModelError(f"{engine.name} may not serve {bundle.card.id}: {fault}; use another engine, or another version of its library")
     if file is not None:
         _keep(file, found)
+    return found
 
 
 def _keep(file: Path, found: certificates.Certificate) -> None:

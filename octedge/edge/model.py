@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octedge.edge.bundle import Bundle, open_bundle
-from octedge.edge.engine import open_engine, quiet
+from octedge.edge.engine import open_certified, quiet
 from octedge.edge.ledger import Ledger, Times, make_ledger
 from octedge.edge.pipeline import Answer, Arrival, Pipeline
 from octedge.edge.stream import DEPTH, ColumnStream, Stream
@@ -26,11 +26,15 @@ SHOWN = 10  # numbers in a note
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A bundle and its engine; `segment` answers scans. Up to `batch` B-scans share a call of the engine, if it has room for them."""
+    """A bundle and its engine; `segment` answers scans. Up to `batch` B-scans share a call of the engine, if it has room for them.
+
+    `certificate` is the id of the certificate that the engine serves by; an engine that is only measured has none.
+    """
 
     bundle: Bundle
     engine: NamedEngine
     batch: int = 1
+    certificate: str = ""
 
     def segment(self, scan: Scan, progress: Callable[[int, int], None] | None = None) -> Segmentation:
         """Segment all F B-scans; `progress` hears how many are done of how many.
@@ -96,7 +100,7 @@ class Run:
         notes = (*scan.notes, *_scale_notes(scan, factor), *self._pipeline.notes, *_failure_notes(self._failed, scan.frames))
         return About(
             scan.name, scan.frames, card.structures, card.surfaces, scan.spacing, card.id, self._model.engine.name, factor, notes,
-            dict(self._failed), tuple(self._quality),
+            dict(self._failed), tuple(self._quality), self._model.certificate,
         )  # fmt: skip
 
     def ledger(self) -> Ledger:
@@ -113,7 +117,8 @@ def open_model(
     Raises `ModelError` if the bundle is not intact, or the engine is missing or has no certificate that holds.
     """
     opened = open_bundle(bundle)
-    return Model(opened, open_engine(opened, engine, tell, allow_fallback))
+    ready, certificate = open_certified(opened, engine, tell, allow_fallback)
+    return Model(opened, ready, certificate=certificate.identity.id)
 
 
 def _decoded(scan: Scan) -> Generator[Arrival, None, None]:

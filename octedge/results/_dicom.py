@@ -259,13 +259,21 @@ class Kind:
     image: bool = True
 
 
-def inherit(source: Origin, about: About, kind: Kind, certificate: str = "") -> Dataset:
+def inherit(source: Origin, about: About, kind: Kind) -> Dataset:
     """The base of a derived object: patient, study, series, equipment, and what it is (PS3.3 C.7.1 to C.7.5, C.12.1).
 
     Its UIDs are made of the source's instances, the kind, and all that an answer depends on: a repeated run gives the same object,
-    another model, engine or scale another one. `certificate` names the check that the engine passed.
+    another model, engine or scale another one.
     """
-    what = [about.model, about.engine, __version__, f"{about.factor:.9g}", repr(about.spacing), str(sorted(about.failed))]
+    what = [
+        about.model,
+        about.engine,
+        about.certificate,
+        __version__,
+        f"{about.factor:.9g}",
+        repr(about.spacing),
+        str(sorted(about.failed)),
+    ]
     run = [kind.name, *(each.instance for each in source.instances), *what]
     dataset = deepcopy(source.inherited)
     versions = [f"octedge {__version__}", f"model {about.model}", f"engine {about.engine}"]
@@ -274,8 +282,8 @@ def inherit(source: Origin, about: About, kind: Kind, certificate: str = "") -> 
         "Modality": kind.modality, "SeriesInstanceUID": derived_uid("series", *run), "SeriesNumber": kind.series_number,
         "SeriesDescription": label(f"{kind.description}, octedge, {USE.lower()}"), "InstanceNumber": 1,
         "ContentDate": source.content[0], "ContentTime": source.content[1],
-        "Manufacturer": "octedge", "ManufacturerModelName": "octedge", "DeviceSerialNumber": label(certificate) or "none",
-        "SoftwareVersions": [label(each) for each in (*versions, *([f"certificate {certificate}"] if certificate else []))],
+        "Manufacturer": "octedge", "ManufacturerModelName": "octedge", "DeviceSerialNumber": label(about.certificate) or "none",
+        "SoftwareVersions": [label(each) for each in (*versions, *([f"certificate {about.certificate}"] if about.certificate else []))],
         "CodingSchemeIdentificationSequence": [_scheme()],
         "ContributingEquipmentSequence": [_device(source)],
     }  # fmt: skip

@@ -41,8 +41,8 @@ class SegWriter:
     Memory holds the runs of the label maps, about 1 % of their size. Frames may come in any order.
     """
 
-    def __init__(self, source: Origin, kind: Kind = LABELMAP, certificate: str = "") -> None:
-        self._source, self._kind, self._certificate = source, kind, certificate
+    def __init__(self, source: Origin, kind: Kind = LABELMAP) -> None:
+        self._source, self._kind = source, kind
         self._frames: dict[int, bytes] = {}
         self._size = (0, 0)
 
@@ -60,7 +60,7 @@ class SegWriter:
         order = [index for index in _stored_order(source) if index in self._frames and index not in about.failed]
         if not order:
             raise ScanError(f"{about.name}: no B-scan was segmented, so there is nothing to write as DICOM Segmentation")
-        dataset = inherit(source, about, self._kind, self._certificate)
+        dataset = inherit(source, about, self._kind)
         _describe(dataset, source, about, (rows, columns))
         if self._kind is BINARY:
             count = len(order) * len(about.structures)

@@ -30,8 +30,8 @@ class HeightMapWriter:
     Raises `ScanError` with the reason where the source's geometry cannot carry one.
     """
 
-    def __init__(self, source: Origin, certificate: str = "") -> None:
-        self._source, self._certificate = source, certificate
+    def __init__(self, source: Origin) -> None:
+        self._source = source
         self._plane = _plane(source)
         self._surfaces: dict[int, NDArray[np.float32]] = {}
         self._rows = 0
@@ -54,7 +54,7 @@ class HeightMapWriter:
         for index in done:
             heights[:, index] = self._surfaces[index]
         heights[~np.isfinite(heights)] = PADDING
-        dataset = inherit(self._source, about, HEIGHTMAP, self._certificate)
+        dataset = inherit(self._source, about, HEIGHTMAP)
         self._describe(dataset, about, heights.shape)
         dataset.FloatPixelPaddingValue = PADDING
         dataset.FloatPixelData = heights.astype("<f4").tobytes()

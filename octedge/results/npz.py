@@ -56,6 +56,7 @@ def _words(about: About) -> dict[str, NDArray[Any]]:
         "spacing_source": np.array(spacing.source),
         "model": np.array(about.model),
         "engine": np.array(about.engine),
+        "certificate": np.array(about.certificate),
         "factor": np.array(about.factor),
         "notes": np.array(about.notes, dtype=np.str_),
         "quality": measures(about.quality),

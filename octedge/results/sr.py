@@ -44,8 +44,8 @@ class ReportWriter:
     `fovea` is its column and frame where the user knows them better than the surfaces do.
     """
 
-    def __init__(self, source: Origin, scan: Scan, certificate: str = "", fovea: tuple[float, float] | None = None) -> None:
-        self._source, self._scan, self._certificate, self._fovea = source, scan, certificate, fovea
+    def __init__(self, source: Origin, scan: Scan, fovea: tuple[float, float] | None = None) -> None:
+        self._source, self._scan, self._fovea = source, scan, fovea
         self._surfaces: dict[int, NDArray[np.float32]] = {}
 
     def add(self, index: int, layers: Layers) -> None:
@@ -55,10 +55,10 @@ class ReportWriter:
     def finish(self, about: About, file: BinaryIO) -> None:
         """Write the file; raises what `write_report` raises."""
         surfaces = np.stack([self._surfaces[index] for index in range(self._scan.frames)])
-        write_report(file, self._source, about, thickness(self._scan, about, surfaces, self._fovea), self._certificate)
+        write_report(file, self._source, about, thickness(self._scan, about, surfaces, self._fovea))
 
 
-def write_report(file: BinaryIO, source: Origin, about: About, found: Thickness, certificate: str = "") -> None:
+def write_report(file: BinaryIO, source: Origin, about: About, found: Thickness) -> None:
     """Write what was `found` in the answer to the scan that came from `source`.
 
     Raises `ScanError` if the source does not say when it was acquired, which a report must, or the model separates no layer.
@@ -67,7 +67,7 @@ def write_report(file: BinaryIO, source: Origin, about: About, found: Thickness,
         raise ScanError(f"{about.name}: the file states no date and time: a structured report must have both")
     if not found.regions:
         raise ScanError(f"{about.name}: the model separates no layer whose thickness can be measured; there is nothing to report")
-    dataset = inherit(source, about, SR, certificate)
+    dataset = inherit(source, about, SR)
     if found.fovea is not None and found.fovea.confidence is None:
         dataset.SOPInstanceUID = derived_uid("fovea", dataset.SOPInstanceUID, repr(found.fovea))  # the user's choice makes another report
     for keyword, value in _document(source, about).items():

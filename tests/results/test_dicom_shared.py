@@ -41,7 +41,7 @@ def source_of(folder: Path, change: Callable[[Dataset], None] = dated, syntax: s
 def result_of(source: Origin, kind: Kind = KIND) -> Dataset:
     """The base object, written and read again."""
     file = BytesIO()
-    write(file, inherit(source, about(source), kind, "certificate-7"))
+    write(file, inherit(source, about(source), kind))
     file.seek(0)
     return pydicom.dcmread(file)
 

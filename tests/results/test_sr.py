@@ -42,7 +42,9 @@ def volume(tmp_path_factory) -> tuple[Path, Scan]:
 
 
 def about(scan: Scan, **changes) -> About:
-    meaning = About(scan.name, scan.frames, MODEL, surface_names(MODEL), scan.spacing, "tiny", "an engine", notes=scan.notes)
+    meaning = About(
+        scan.name, scan.frames, MODEL, surface_names(MODEL), scan.spacing, "tiny", "an engine", notes=scan.notes, certificate="c0ffee"
+    )
     return replace(meaning, **changes)
 
 
@@ -55,16 +57,16 @@ def found(scan: Scan, meaning: About | None = None) -> Thickness:
     return thickness(replace(scan, rows=400), meaning or about(scan), pit(scan))
 
 
-def written(source: Origin, meaning: About, result: Thickness, certificate: str = "") -> bytes:
+def written(source: Origin, meaning: About, result: Thickness) -> bytes:
     file = io.BytesIO()
-    write_report(file, source, meaning, result, certificate)
+    write_report(file, source, meaning, result)
     return file.getvalue()
 
 
 @pytest.fixture(scope="module")
 def report(volume) -> bytes:
     path, scan = volume
-    return written(origin([path], scan), about(scan), found(scan), "c0ffee")
+    return written(origin([path], scan), about(scan), found(scan))
 
 
 def opened(data: bytes) -> Dataset:
@@ -199,7 +201,7 @@ def test_use_model_engine_certificate_unit_and_fovea_are_told(report):
 def test_the_same_answer_gives_the_same_bytes_whatever_the_clock(volume, report, monkeypatch):
     path, scan = volume
     monkeypatch.setattr("time.time", lambda: 2e9)
-    assert written(origin([path], scan), about(scan), found(scan), "c0ffee") == report
+    assert written(origin([path], scan), about(scan), found(scan)) == report
 
 
 def test_another_model_and_a_fovea_given_by_hand_make_another_report(volume, report):
@@ -267,7 +269,7 @@ def test_of_scans_without_a_grid_the_whole_is_reported_and_the_reason(volume):
 
 def test_the_writer_measures_what_it_is_given_in_any_order(volume, report):
     path, scan = volume
-    writer, file = ReportWriter(origin([path], scan), replace(scan, rows=400), "c0ffee"), io.BytesIO()
+    writer, file = ReportWriter(origin([path], scan), replace(scan, rows=400)), io.BytesIO()
     for index in reversed(range(25)):
         writer.add(index, Layers(np.zeros((400, 61), np.uint8), pit(scan)[index]))
     writer.finish(about(scan), file)
