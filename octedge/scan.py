@@ -50,6 +50,8 @@ class Scan:
     source_ids: Mapping[str, str] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
     directions: tuple[Direction | None, Direction | None] = (None, None)
+    order: str = "as stored"  # how the order of the B-scans is known: "by plane position", ...
+    coding: str = "unknown"  # how the pixels are stored: "uncompressed", "JPEG 2000 lossless", ...
 
     def frame(self, index: int) -> Frame:
         """B-scan `index`, uint8 (H, W).

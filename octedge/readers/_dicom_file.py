@@ -1,4 +1,4 @@
-"""One DICOM file: the header as pydicom reads it, the uncompressed pixels by their place in the file.
+"""One DICOM file: the header as pydicom reads it, and where its pixels lie.
 
 pydicom neither raises on a truncated file nor keeps values out of its warnings. So everything it does runs inside
 `reading`, and lengths are checked here before a pixel is believed.
@@ -11,21 +11,21 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import pydicom
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from octedge.errors import ScanError
+from octedge.readers._codecs import CODECS, Layout, codec
+from octedge.readers._pixel_data import Encapsulated, Native, Pixels, encapsulated
 
 # PS3.5 annex A: the transfer syntaxes whose pixels are stored as they are.
 IMPLICIT, EXPLICIT, BIG, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 NATIVE = (IMPLICIT, EXPLICIT, BIG, DEFLATED)
+UNDEFINED = 0xFFFFFFFF  # the stated length of what ends with a delimiter
 
 PHOTOMETRIC = ("MONOCHROME1", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420")
 
@@ -61,57 +61,8 @@ def reading(name: str) -> Iterator[None]:
             _LOGGER.removeFilter(_nothing)
 
 
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """Where F uncompressed grey frames of H x W lie; `raw(i)` reads one of them and nothing else.
-
-    A deflated file cannot be entered in the middle: its inflated pixels are `held` in memory.
-    """
-
-    path: Path
-    frames: int
-    rows: int
-    columns: int
-    bits_allocated: int
-    bits_stored: int
-    offset: int
-    big_endian: bool = False
-    byte_pairs: bool = False  # 8 bit in big endian words (OW): every two bytes are swapped
-    held: bytes | None = field(default=None, repr=False)
-
-    @property
-    def frame_bytes(self) -> int:
-        return self.rows * self.columns * (self.bits_allocated // 8)
-
-    def raw(self, index: int) -> NDArray[np.unsignedinteger]:
-        """Frame `index` as stored, uint8 or uint16 (H, W), bits beyond the stored ones cleared.
-
-        Raises `ScanError` if the file no longer holds it.
-        """
-        start, stop = index * self.frame_bytes, (index + 1) * self.frame_bytes
-        if self.byte_pairs:
-            first, last = start & ~1, (stop + 1) & ~1
-            data = np.frombuffer(self._bytes(index, first, last), ">u2").astype("<u2").view(np.uint8)[start - first :][: stop - start]
-        else:
-            data = np.frombuffer(self._bytes(index, start, stop), np.uint8)
-        if self.bits_allocated == 8:
-            return data.reshape(self.rows, self.columns)
-        words = data.view(">u2" if self.big_endian else "<u2").reshape(self.rows, self.columns)
-        return words.astype(np.uint16) & np.uint16((1 << self.bits_stored) - 1)
-
-    def _bytes(self, index: int, first: int, last: int) -> bytes:
-        if self.held is not None:
-            return self.held[first:last]
-        with reading(self.path.name), self.path.open("rb") as file:
-            file.seek(self.offset + first)
-            data = file.read(last - first)
-        if len(data) != last - first:
-            raise ScanError(f"{self.path.name}: frame {index} is cut off; the file has become shorter since it was opened")
-        return data
-
-
 def open_dicom(path: Path) -> tuple[Dataset, Pixels]:
-    """The header and the pixels of an uncompressed grey DICOM image (PS3.3 C.7.6.3, PS3.5 section 8).
+    """The header and the pixels of a grey DICOM image (PS3.3 C.7.6.3, PS3.5 section 8).
 
     Raises `ScanError` naming the first tag that is missing, damaged or of a kind that is not read. Use the data set
     inside `reading` only: pydicom converts values when they are looked at.
@@ -125,22 +76,21 @@ def open_dicom(path: Path) -> tuple[Dataset, Pixels]:
             return dataset, _deflated(path, layout)
         implicit, little = dataset.original_encoding
         vr, declared = _element(file, bool(implicit), "<" if little else ">")
+        if syntax in CODECS:
+            return dataset, _compressed(path, file, dataset, layout, declared)
         offset = file.tell()
-        expected = layout[0] * layout[1] * layout[2] * (layout[3] // 8)
-        available = path.stat().st_size - offset
-        _check_length(path.name, declared, available, expected, layout)
-        return dataset, Pixels(path, *layout, offset, not little, not little and vr == b"OW" and layout[3] == 8)
+        _check_length(path.name, declared, path.stat().st_size - offset, layout)
+        return dataset, Native(path, layout, "uncompressed", offset, not little, not little and vr == b"OW" and layout.bits_allocated == 8)
 
 
 def check_syntax(name: str, syntax: str) -> None:
-    """Raise `ScanError` unless the transfer syntax stores pixels as they are."""
+    """Raise `ScanError` unless pixels of this transfer syntax are read."""
     if not syntax:
         raise ScanError(f"{name}: (0002,0010) TransferSyntaxUID is missing; the file is probably truncated")
-    if syntax not in NATIVE:
+    if syntax not in NATIVE and syntax not in CODECS:
         known = pydicom.uid.UID(syntax).name
         kind = known if known != syntax else "an unknown or private transfer syntax"
-        advice = "convert it with 'gdcmconv --raw IN OUT', or JPEG with 'dcmdjpeg IN OUT'"
-        raise ScanError(f"{name}: compressed as {kind}; only uncompressed DICOM is read: {advice}")
+        raise ScanError(f"{name}: stored as {kind}, which is not read; convert it with 'gdcmconv --raw IN OUT'")
 
 
 def number(name: str, dataset: Dataset, keyword: str, allowed: range, meaning: str) -> int:
@@ -161,8 +111,8 @@ def number(name: str, dataset: Dataset, keyword: str, allowed: range, meaning: s
     return whole
 
 
-def _layout(name: str, dataset: Dataset) -> tuple[int, int, int, int, int]:
-    """Frames, rows, columns, bits allocated and bits stored, if they describe unsigned grey frames."""
+def _layout(name: str, dataset: Dataset) -> Layout:
+    """What the header says of the frames, if they are unsigned and grey."""
     rows = number(name, dataset, "Rows", range(1, 65536), "a B-scan needs at least 1 row")
     columns = number(name, dataset, "Columns", range(1, 65536), "a B-scan needs at least 1 column")
     frames = 1
@@ -177,7 +127,7 @@ def _layout(name: str, dataset: Dataset) -> tuple[int, int, int, int, int]:
     allocated = number(name, dataset, "BitsAllocated", range(8, 17, 8), "needed is 8 or 16")
     stored = number(name, dataset, "BitsStored", range(8, allocated + 1), f"needed is 8 to {allocated}")
     number(name, dataset, "HighBit", range(stored - 1, stored), f"needed is {stored - 1}, one less than BitsStored")
-    return frames, rows, columns, allocated, stored
+    return Layout(frames, rows, columns, allocated, stored)
 
 
 def _element(file: BinaryIO, implicit: bool, order: str) -> tuple[bytes, int]:
@@ -190,15 +140,26 @@ def _element(file: BinaryIO, implicit: bool, order: str) -> tuple[bytes, int]:
     return vr, struct.unpack(order + "I", length)[0]
 
 
-def _deflated(path: Path, layout: tuple[int, int, int, int, int]) -> Pixels:
+def _deflated(path: Path, layout: Layout) -> Native:
     held = pydicom.dcmread(path).get("PixelData") or b""
-    _check_length(path.name, len(held), len(held), layout[0] * layout[1] * layout[2] * (layout[3] // 8), layout)
-    return Pixels(path, *layout, 0, held=held)
+    _check_length(path.name, len(held), len(held), layout)
+    return Native(path, layout, "deflated", 0, held=held)
 
 
-def _check_length(name: str, declared: int, available: int, expected: int, layout: tuple[int, ...]) -> None:
-    frames, rows, columns, bits, _ = layout
-    needed = f"{frames} frames x {rows} rows x {columns} columns of {bits} bit need {expected}"
+def _compressed(path: Path, file: BinaryIO, dataset: Dataset, layout: Layout, declared: int) -> Encapsulated:
+    """The frames of a file in a compressed syntax that stands at the value of PixelData."""
+    found = codec(path.name, str(dataset.file_meta.TransferSyntaxUID), layout)
+    if declared == 0:
+        raise ScanError(f"{path.name}: (7FE0,0010) PixelData is missing or empty, {layout} are needed; the file is probably truncated")
+    if declared != UNDEFINED:
+        raise ScanError(f"{path.name}: (7FE0,0010) PixelData states {declared} bytes; compressed frames have no stated length; damaged")
+    table = dataset.get("ExtendedOffsetTable")
+    return encapsulated(path, file, layout, found, None if table is None else len(table) // 8)
+
+
+def _check_length(name: str, declared: int, available: int, layout: Layout) -> None:
+    expected = layout.frames * layout.frame_bytes
+    needed = f"{layout} need {expected}"
     if declared == 0:
         raise ScanError(f"{name}: (7FE0,0010) PixelData is missing or empty, {needed} bytes; the file is probably truncated")
     if declared not in (expected, expected + expected % 2):

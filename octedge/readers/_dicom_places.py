@@ -1,4 +1,4 @@
-"""Where the B-scans of a DICOM scan lie: their order, their distances, the eye.
+"""What a DICOM file says of where its B-scans lie: places, distances, the eye.
 
 What devices write differs: positions per frame or none, spacing per frame, shared or at the top level, two per-frame
 items for one frame. Every answer here names the place it came from, and what contradicts itself is not used.
@@ -6,62 +6,42 @@ items for one frame. Every answer here names the place it came from, and what co
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from octedge.errors import ScanError
+from octedge.readers._dicom_order import Order, Place
 from octedge.readers._directions import Line
 from octedge.readers._directions import directions as between_lines
 from octedge.readers._spacing import plausible
 from octedge.scan import Direction, Laterality, Spacing
 
-_DISTINCT = 1e-5  # mm; closer planes are the same plane
-_PARALLEL = 1e-3  # greatest difference between direction cosines of parallel planes
-_SLANTED = 0.05  # the same between lines on a picture, which are rounded to its pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What a file says of one B-scan; None where it says nothing. Lengths in mm; `pixel` is (axial, lateral).
-
-    `location` is the B-scan's line on a picture of the fundus: row, column of its first A-scan, row, column of its last.
-    """
-
-    position: tuple[float, ...] | None = None
-    orientation: tuple[float, ...] | None = None
-    pixel: tuple[float, ...] | None = None
-    pixel_source: str = "unknown"
-    step: float | None = None
-    thickness: float | None = None
-    stack: int | None = None
-    instance: int | None = None
-    location: tuple[float, ...] | None = None
-    eyes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """The frames' order: `indices` into the places, the distance `between` neighbours (mm) where positions tell it."""
-
-    indices: tuple[int, ...]
-    between: float | None = None
-    notes: tuple[str, ...] = ()
+_SLANTED = 0.05  # greatest difference between directions of parallel lines, on a picture too, where they are rounded to its pixels
 
 
 def places(dataset: Dataset, frames: int) -> tuple[tuple[Place, ...], tuple[str, ...]]:
     """The places of all frames and notes. PS3.3 C.7.6.16: per-frame items, else shared ones, else the top level."""
     own = list(dataset.get("PerFrameFunctionalGroupsSequence") or ())
-    notes: tuple[str, ...] = ()
-    if own and len(own) != frames:
-        notes = (f"{len(own)} per-frame items for {frames} frames: which belongs to which is not stated, so none is used",)
-        own = []
     shared = _first(dataset, "SharedFunctionalGroupsSequence")
     if not own:
-        return (_place(dataset, shared, None),) * frames, notes
-    return tuple(_place(dataset, shared, item) for item in own), notes
+        return (_place(dataset, shared, None),) * frames, ()
+    found = tuple(_place(dataset, shared, item) for item in own)
+    if len(found) == frames:
+        return found, ()
+    note = f"{len(own)} per-frame items for {frames} frames: which belongs to which is not stated, so only what all of them say is used"
+    return (_agreed(found),) * frames, (note,)
+
+
+def _agreed(found: Sequence[Place]) -> Place:
+    """What holds of every frame, whichever item is its own: no position, and spacing only if it is the same everywhere."""
+    return Place(
+        pixel=found[0].pixel if len({place.pixel for place in found}) == 1 else None,
+        pixel_source=found[0].pixel_source,
+        step=_common(found, "step"),
+        thickness=_common(found, "thickness"),
+        instance=found[0].instance,
+        eyes=tuple(eye for place in found for eye in place.eyes),
+    )
 
 
 def _place(dataset: Dataset, shared: Dataset | None, own: Dataset | None) -> Place:
@@ -76,7 +56,8 @@ def _place(dataset: Dataset, shared: Dataset | None, own: Dataset | None) -> Pla
     step = _floats(find("PixelMeasuresSequence", "SpacingBetweenSlices")[0], 1)
     thickness = _floats(find("PixelMeasuresSequence", "SliceThickness")[0], 1)
     eye = find("FrameAnatomySequence", "FrameLaterality")[0]
-    straight = find("OphthalmicFrameLocationSequence", "OphthalmicImageOrientation")[0] == "LINEAR"
+    location = _first(own, "OphthalmicFrameLocationSequence") or _first(shared, "OphthalmicFrameLocationSequence")
+    straight = location is not None and location.get("OphthalmicImageOrientation") == "LINEAR"
     return Place(
         position=_floats(find("PlanePositionSequence", "ImagePositionPatient")[0], 3),
         orientation=_floats(find("PlaneOrientationSequence", "ImageOrientationPatient")[0], 6),
@@ -86,7 +67,8 @@ def _place(dataset: Dataset, shared: Dataset | None, own: Dataset | None) -> Pla
         thickness=thickness[0] if thickness else None,
         stack=_whole(find("FrameContentSequence", "InStackPositionNumber")[0]),
         instance=_whole(dataset.get("InstanceNumber")),
-        location=_floats(find("OphthalmicFrameLocationSequence", "ReferenceCoordinates")[0], 4) if straight else None,
+        location=_floats(location.get("ReferenceCoordinates"), 4) if straight and location is not None else None,
+        fundus=str(location.get("ReferencedSOPInstanceUID") or "") if location is not None else "",
         eyes=(str(dataset.get("ImageLaterality") or ""), str(eye or ""), str(dataset.get("Laterality") or "")),
     )
 
@@ -112,83 +94,11 @@ def _floats(value: object, count: int) -> tuple[float, ...] | None:
     return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
 
 
-def stored_order(found: Sequence[Place]) -> Order:
-    """The order of a multi-frame file: as stored if positions rise or fall (or say nothing), else by position."""
-    same = tuple(range(len(found)))
-    if len(found) == 1:
-        return Order(same)
-    along = _along(found)
-    if isinstance(along, str):
-        return Order(same, notes=(f"frame order as stored: {along}",))
-    steps = np.diff(along)
-    if (steps > 0).all() or (steps < 0).all():
-        return _spaced(same, along)
-    order = _spaced(_sorted(found, along), along)
-    return replace(order, notes=("frames put in the order of their plane positions; they are stored in another", *order.notes))
+def spacing(found: Sequence[Place], order: Order) -> tuple[Spacing, tuple[str, ...]]:
+    """Axial and lateral from PixelSpacing [row, column]; between from positions, SpacingBetweenSlices or SliceThickness.
 
-
-def series_order(name: str, found: Sequence[Place]) -> Order:
-    """The order of single-frame files: by position, else InStackPositionNumber, else InstanceNumber.
-
-    Raises `ScanError` if none of these tells the files apart; file names are not asked.
+    Frames that do not lie beside each other have no distance between them, whatever the tags say.
     """
-    along = _along(found)
-    if not isinstance(along, str):
-        order = _spaced(_sorted(found, along), along)
-        return replace(order, notes=(f"{len(found)} single-frame files ordered by plane position", *order.notes))
-    for keyword, numbers in (("InStackPositionNumber", [p.stack for p in found]), ("InstanceNumber", [p.instance for p in found])):
-        known = [number for number in numbers if number is not None]
-        if len(set(known)) == len(found):
-            indices = tuple(sorted(range(len(found)), key=known.__getitem__))
-            notes = [f"{len(found)} single-frame files ordered by {keyword}: {along}"]
-            if max(known) - min(known) + 1 != len(found):
-                notes.append(f"{keyword} runs from {min(known)} to {max(known)} in {len(found)} files: some are missing")
-            return Order(indices, notes=tuple(notes))
-    missing = "neither plane positions nor InStackPositionNumber nor InstanceNumber tell them apart"
-    raise ScanError(f"{name}: the order of {len(found)} single-frame files is unknown: {missing}; export the scan as one file")
-
-
-def _along(found: Sequence[Place]) -> NDArray[np.float64] | str:
-    """Positions (F,) in mm along the common normal of the planes, or why there are none."""
-    if any(place.position is None for place in found):
-        return "no plane positions"
-    points = np.array([place.position for place in found])
-    offsets = points - points[0]
-    if all(place.orientation is not None for place in found):
-        cosines = np.array([place.orientation for place in found])
-        if np.abs(cosines - cosines[0]).max() > _PARALLEL:
-            return "the planes are not parallel"
-        normal = np.cross(cosines[0, :3], cosines[0, 3:])
-    else:
-        normal = offsets[np.argmax((offsets**2).sum(axis=1))]
-        if np.abs(np.cross(offsets, normal)).max() > 0.05 * (normal**2).sum():
-            return "the plane positions do not lie on a line"
-    length = np.sqrt((normal**2).sum())
-    along = offsets @ normal / length if length > 0 else np.zeros(len(points))
-    if np.diff(np.sort(along)).min() < _DISTINCT:
-        return "plane positions repeat"
-    return np.asarray(along)
-
-
-def _sorted(found: Sequence[Place], along: NDArray[np.float64]) -> tuple[int, ...]:
-    """Frames by position; of the two directions the one in which the file's own numbers rise."""
-    indices = tuple(int(index) for index in np.argsort(along, kind="stable"))
-    for first, last in ((found[indices[0]].stack, found[indices[-1]].stack), (found[indices[0]].instance, found[indices[-1]].instance)):
-        if first is not None and last is not None and first != last:
-            return indices if first < last else indices[::-1]
-    return indices
-
-
-def _spaced(indices: tuple[int, ...], along: NDArray[np.float64]) -> Order:
-    steps = np.abs(np.diff(along[list(indices)]))
-    between = float(np.median(steps))
-    if steps.max() - steps.min() <= 0.01 * between:
-        return Order(indices, between)
-    return Order(indices, between, (f"B-scans are unevenly spaced: {steps.min():.4f} to {steps.max():.4f} mm, median {between:.4f}",))
-
-
-def spacing(found: Sequence[Place], between: float | None) -> tuple[Spacing, tuple[str, ...]]:
-    """Axial and lateral from PixelSpacing [row, column]; between from positions, SpacingBetweenSlices or SliceThickness."""
     notes: list[str] = []
     values: list[float | None] = [None, None]
     pixels = [place.pixel for place in found if place.pixel is not None]
@@ -202,14 +112,16 @@ def spacing(found: Sequence[Place], between: float | None) -> tuple[Spacing, tup
             else:
                 values[axis] = pixels[0][axis]
     source = found[0].pixel_source if pixels else ""
-    step, step_source = between, "plane positions"
-    if step is None and len(found) > 1:
+    step, step_source = order.between, "plane positions"
+    if step is None and len(found) > 1 and order.apart:
         step, step_source = _common(found, "step"), "SpacingBetweenSlices"
         if step is None:
             step, step_source = _common(found, "thickness"), "SliceThickness"
     if step is not None:
         source = "; ".join(filter(None, (source, f"between B-scans: DICOM {step_source}")))
     result, dropped = plausible((*values, step), source)
+    if result.axial is not None and result.axial == result.lateral:
+        notes.append("axial and lateral spacing are the same, which no OCT device samples by: it may stand in for one nobody knew")
     return result, (*notes, *dropped)
 
 

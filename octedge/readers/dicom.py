@@ -7,10 +7,13 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from octedge.errors import ScanError
-from octedge.readers._dicom_file import Pixels, open_dicom, reading
-from octedge.readers._dicom_places import Order, Place, directions, laterality, places, series_order, spacing, stored_order
+from octedge.readers._dicom_file import open_dicom, reading
+from octedge.readers._dicom_order import Order, Place, series_order, stored_order
+from octedge.readers._dicom_places import directions, laterality, places, spacing
+from octedge.readers._pixel_data import Encapsulated, Native, Pixels
 from octedge.scan import Direction, Frame, Scan, range_note, to_uint8
 
 OPT = "1.2.840.10008.5.1.4.1.1.77.1.5.4"
@@ -102,16 +105,16 @@ def read_dicom(paths: Sequence[Path], name: str) -> Scan:
 
     def decode(index: int) -> Frame:
         pixels, number = frames[index]
-        return to_uint8(pixels.raw(number), pixels.bits_stored)
+        return to_uint8(pixels.raw(number), pixels.layout.bits_stored)
 
-    scale, scale_notes = spacing(found, order.between)
+    scale, scale_notes = spacing(found, order)
     eye, eye_notes = laterality(found)
     runs, run_notes = directions(found)
     middle, number = frames[len(frames) // 2]
     notes = (*first.notes, *_bit_notes(middle, number), *order.notes, *scale_notes, *eye_notes, *run_notes)
     return Scan(
-        name, len(frames), middle.rows, middle.columns, decode, scale, eye, _pattern(first, order, runs), first.device,
-        _ids(opened, order), tuple(dict.fromkeys(notes)), runs,
+        name, len(frames), middle.layout.rows, middle.layout.columns, decode, scale, eye, _pattern(first, order, runs), first.device,
+        _ids(opened, order), tuple(dict.fromkeys(notes)), runs, order.known, first.pixels.words,
     )  # fmt: skip
 
 
@@ -131,7 +134,7 @@ def _open(path: Path) -> _File:
     with reading(path.name):
         dataset, pixels = open_dicom(path)
         _check_kind(path.name, dataset)
-        found, notes = places(dataset, pixels.frames)
+        found, notes = places(dataset, pixels.layout.frames)
         ids = {key: str(dataset.get(key, "")) for key in _IDS}
         ids = {key: uid for key, uid in ids.items() if re.fullmatch(r"[0-9.]{1,64}", uid)}
         device = " ".join(str(dataset.get(key) or "").strip() for key in ("Manufacturer", "ManufacturerModelName")).strip()
@@ -139,9 +142,21 @@ def _open(path: Path) -> _File:
         parts = dataset.get("InConcatenationTotalNumber")
         if isinstance(parts, int) and parts > 1:
             notes = (*notes, f"one of {parts} files of a concatenation; each is segmented on its own")
-        if pixels.held is not None:
+        if isinstance(pixels, Native) and pixels.held is not None:
             notes = (*notes, "deflated file: all frames are held in memory")
+        notes = (*notes, *_lossy(dataset, pixels))
         return _File(pixels, found, ids, device or "unknown", codes[0] if codes else None, notes)
+
+
+def _lossy(dataset: Dataset, pixels: Pixels) -> tuple[str, ...]:
+    """A note if the frames have been compressed with loss, by their header (PS3.3 C.7.6.1.1.5) or by their coding."""
+    if dataset.get("LossyImageCompression") == "01":
+        ratio = dataset.get("LossyImageCompressionRatio")
+        ratios = [float(value) for value in (ratio if isinstance(ratio, MultiValue) else [ratio] if ratio else ())]
+        return ("lossy compression" + (f", ratio {max(ratios):g}" if ratios else "") + ": stated in the header",)
+    if isinstance(pixels, Encapsulated) and pixels.codec.lossy:
+        return ("lossy compression: the frames are JPEG, which the header does not state",)
+    return ()
 
 
 def _check_kind(name: str, dataset: Dataset) -> None:
@@ -165,29 +180,32 @@ def _check_series(name: str, opened: Sequence[_File]) -> None:
     if len({file.ids.get("SeriesInstanceUID") for file in opened}) != 1:
         raise ScanError(f"{name}: the files belong to several series; give each series a folder of its own")
     for file in opened:
-        this, first = file.pixels, opened[0].pixels
+        this, first = file.pixels.layout, opened[0].pixels.layout
+        here, there = file.pixels.path.name, opened[0].pixels.path.name
         if this.frames != 1:
-            raise ScanError(f"{name}: {this.path.name} has {this.frames} frames; a series is made of single-frame files")
+            raise ScanError(f"{name}: {here} has {this.frames} frames; a series is made of single-frame files")
         if (this.rows, this.columns, this.bits_stored) != (first.rows, first.columns, first.bits_stored):
             raise ScanError(
-                f"{name}: frames of mixed size in one series: {this.path.name} has {this.rows} x {this.columns} of {this.bits_stored} bit, "
-                f"{first.path.name} has {first.rows} x {first.columns} of {first.bits_stored} bit; split it into folders"
+                f"{name}: frames of mixed size in one series: {here} has {this.rows} x {this.columns} of {this.bits_stored} bit, "
+                f"{there} has {first.rows} x {first.columns} of {first.bits_stored} bit; split it into folders"
             )
 
 
 def _bit_notes(pixels: Pixels, number: int) -> tuple[str, ...]:
-    notes = []
-    if pixels.bits_stored > 8:
-        notes.append(f"{pixels.bits_stored} bit reduced to 8: value >> {pixels.bits_stored - 8}")
-    little = range_note(pixels.raw(number), pixels.bits_stored)
-    return (*notes, little) if little else tuple(notes)
+    bits = pixels.layout.bits_stored
+    notes = (f"{bits} bit reduced to 8: value >> {bits - 8}",) if bits > 8 else ()
+    try:
+        little = range_note(pixels.raw(number), bits)
+    except ScanError:  # a damaged frame costs itself alone, when it is asked for
+        return notes
+    return (*notes, little) if little else notes
 
 
 def _pattern(file: _File, order: Order, runs: tuple[Direction | None, Direction | None]) -> str:
     """As stated; else parallel B-scans beside each other are a volume."""
     if file.pattern:
         return file.pattern
-    return "volume" if order.between is not None or None not in runs else "unknown"
+    return "volume" if order.raster or None not in runs else "unknown"
 
 
 def _ids(opened: Sequence[_File], order: Order) -> dict[str, str]:
