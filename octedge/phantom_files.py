@@ -1,29 +1,29 @@
 """Phantoms as files: pictures with masks, multi-frame DICOM, and DICOM series, for demonstrations and tests.
 
-The DICOM is Ophthalmic Tomography (PS3.3 A.52) with everything the standard asks for, uncompressed, deterministic:
-the same phantom gives the same bytes. Nobody is the patient, and the patient's name says so.
+The DICOM is Ophthalmic Tomography (PS3.3 A.52) with everything the standard asks for, or changed to what a device writes, in
+any transfer syntax, deterministic: the same phantom gives the same bytes. Nobody is the patient, and the patient's name says so.
 """
 
 import struct
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import BinaryIO, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, FileMetaDataset, dcmwrite
-from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
 from octedge.anatomy import KEYS
 from octedge.errors import UsageError
 from octedge.phantom import Phantom
+from octedge.phantom_codings import Coding, Encoder, encoder
+from octedge.phantom_devices import Profile, change, code, item, stored
 
 OPT = UID("1.2.840.10008.5.1.4.1.1.77.1.5.4")
-
-# What devices leave out or put elsewhere. "shuffled": the frames are stored in another order than they lie.
-Profile = Literal["conformant", "no positions", "spacing per frame", "shuffled"]
 
 _DATE, _TIME = "20200101", "120000"
 _NORMAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # columns run to the patient's left, rows into the eye
@@ -45,23 +45,26 @@ def write_images(phantom: Phantom, folder: Path) -> list[Path]:
     return paths
 
 
-def write_dicom(phantom: Phantom, path: Path, *, bits: int = 8, profile: Profile = "conformant") -> None:
+def write_dicom(phantom: Phantom, path: Path, *, bits: int = 8, profile: Profile = "conformant", coding: Coding = "uncompressed") -> None:
     """Write the phantom as one multi-frame file, B-scan by B-scan; 16 bit holds each grey value times 257.
 
-    Raises `UsageError` for other bits than 8 and 16 or an unknown profile.
+    Raises `UsageError` for other bits than 8 and 16, or an unknown profile or coding.
     """
     if bits not in (8, 16) or profile not in get_args(Profile):
         raise UsageError(f"bits {bits}, profile {profile!r}: bits are 8 or 16, the profile one of {', '.join(get_args(Profile))}")
-    uid = partial(_uid, repr(phantom), bits, profile)
-    stored = list(range(phantom.frames))
-    if profile == "shuffled":
-        stored = stored[1::2] + stored[0::2]
-    header = _header(phantom, uid, bits, len(stored))
+    compression = encoder(coding, bits)
+    uid = partial(_uid, repr(phantom), bits, profile, coding)
+    order = stored(profile, phantom.frames)
+    header = _header(phantom, uid, bits, len(order))
     header.SOPInstanceUID = uid("instance")
     header.InstanceNumber = 1
-    header.SharedFunctionalGroupsSequence = [_shared(phantom, profile)]
-    header.PerFrameFunctionalGroupsSequence = [_per_frame(phantom, index, profile) for index in stored]
-    _write(header, path, (phantom.bscan(index).image for index in stored), bits)
+    header.SharedFunctionalGroupsSequence = [_shared(phantom)]
+    header.PerFrameFunctionalGroupsSequence = [_per_frame(phantom, index) for index in order]
+    if compression.lossy:
+        header.LossyImageCompression = "01"
+        header.LossyImageCompressionRatio, header.LossyImageCompressionMethod = compression.lossy
+    change(profile, header, phantom)
+    _write(header, path, (_grey(phantom.bscan(index).image, bits) for index in order), compression)
 
 
 def write_series(phantom: Phantom, folder: Path, *, bits: int = 8) -> list[Path]:
@@ -73,10 +76,10 @@ def write_series(phantom: Phantom, folder: Path, *, bits: int = 8) -> list[Path]
         header = _header(phantom, uid, bits, 1)
         header.SOPInstanceUID = uid("instance", index)
         header.InstanceNumber = index + 1
-        header.SharedFunctionalGroupsSequence = [_shared(phantom, "conformant")]
-        header.PerFrameFunctionalGroupsSequence = [_per_frame(phantom, index, "conformant")]
+        header.SharedFunctionalGroupsSequence = [_shared(phantom)]
+        header.PerFrameFunctionalGroupsSequence = [_per_frame(phantom, index)]
         path = folder / f"{header.SOPInstanceUID[-12:]}.dcm"
-        _write(header, path, iter([phantom.bscan(index).image]), bits)
+        _write(header, path, iter([_grey(phantom.bscan(index).image, bits)]), encoder("uncompressed", bits))
         paths.append(path)
     return paths
 
@@ -85,34 +88,56 @@ def _uid(*entropy: object) -> UID:
     return generate_uid(entropy_srcs=["octedge phantom", *map(str, entropy)])
 
 
-def _write(header: Dataset, path: Path, frames: Iterator[np.ndarray], bits: int) -> None:
+def _grey(frame: NDArray[np.uint8], bits: int) -> NDArray[np.unsignedinteger]:
+    return frame if bits == 8 else frame.astype("<u2") * np.uint16(257)
+
+
+def _write(header: Dataset, path: Path, frames: Iterator[NDArray[np.unsignedinteger]], compression: Encoder) -> None:
     """Header first, then PixelData (PS3.5 section 7.1.2) frame after frame: memory holds one of them."""
-    size = header.NumberOfFrames * header.Rows * header.Columns * bits // 8
     meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = UID(compression.syntax)
     header.file_meta = meta
+    bits, count = header.BitsAllocated, header.NumberOfFrames
+    size = count * header.Rows * header.Columns * bits // 8
     with path.open("wb") as file:
         dcmwrite(file, header, enforce_file_format=True)
-        file.write(struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB" if bits == 8 else b"OW", 0, size + size % 2))
+        if compression.frame is not None:
+            file.write(_element(b"OB", 0xFFFFFFFF))
+            _encapsulate(file, map(compression.frame, frames), count)
+            return
+        file.write(_element(b"OB" if bits == 8 else b"OW", size + size % 2))
         for frame in frames:
-            _append(file, frame, bits)
+            file.write(frame.tobytes())
         file.write(b"\0" * (size % 2))
 
 
-def _append(file: BinaryIO, frame: np.ndarray, bits: int) -> None:
-    file.write((frame if bits == 8 else frame.astype("<u2") * np.uint16(257)).tobytes())
+def _element(vr: bytes, length: int) -> bytes:
+    return struct.pack("<HH2sHI", 0x7FE0, 0x0010, vr, 0, length)
+
+
+def _encapsulate(file: BinaryIO, frames: Iterator[bytes], count: int) -> None:
+    """A fragment for each frame behind the table that says where it begins (PS3.5 section A.4)."""
+    table = file.tell() + 8
+    file.write(struct.pack("<HHI", 0xFFFE, 0xE000, 4 * count) + b"\0" * 4 * count)
+    offsets, start = [], file.tell()
+    for data in frames:
+        offsets.append(file.tell() - start)
+        file.write(struct.pack("<HHI", 0xFFFE, 0xE000, len(data) + len(data) % 2) + data + b"\0" * (len(data) % 2))
+    file.write(struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))
+    file.seek(table)
+    file.write(struct.pack(f"<{count}I", *offsets))
 
 
 def _header(phantom: Phantom, uid: Callable[..., UID], bits: int, frames: int) -> Dataset:
     """Everything but the functional groups, the instance's own numbers and the pixels."""
     dimension = uid("dimensions")
-    return _item(
+    return item(
         **_patient_and_study(uid), **_equipment(phantom), **_image(phantom, bits, frames), **_acquisition(),
         FrameOfReferenceUID=uid("frame of reference"), PositionReferenceIndicator="",
-        ImageLaterality=phantom.eye, AnatomicRegionSequence=[_code("5665001", "SCT", "Retina")],
-        DimensionOrganizationSequence=[_item(DimensionOrganizationUID=dimension)],
+        ImageLaterality=phantom.eye, AnatomicRegionSequence=[code("5665001", "SCT", "Retina")],
+        DimensionOrganizationSequence=[item(DimensionOrganizationUID=dimension)],
         DimensionIndexSequence=[
-            _item(DimensionOrganizationUID=dimension, DimensionIndexPointer=pointer, FunctionalGroupPointer=0x00209111)
+            item(DimensionOrganizationUID=dimension, DimensionIndexPointer=pointer, FunctionalGroupPointer=0x00209111)
             for pointer in (0x00209056, 0x00209057)  # StackID, InStackPositionNumber in FrameContent
         ],
     )  # fmt: skip
@@ -129,7 +154,7 @@ def _patient_and_study(uid: Callable[..., UID]) -> dict[str, object]:
 def _equipment(phantom: Phantom) -> dict[str, object]:
     return {
         "Manufacturer": "octedge", "ManufacturerModelName": f"phantom, {phantom.look.device}", "DeviceSerialNumber": "0",
-        "SoftwareVersions": "1", "AcquisitionDeviceTypeCodeSequence": [_code("392012008", "SCT", "Optical Coherence Tomography Scanner")],
+        "SoftwareVersions": "1", "AcquisitionDeviceTypeCodeSequence": [code("392012008", "SCT", "Optical Coherence Tomography Scanner")],
         "LightPathFilterTypeStackCodeSequence": [], "DetectorType": "CCD", "IlluminationWaveLength": 870.0, "IlluminationPower": 700.0,
         "IlluminationBandwidth": 50.0, "DepthSpatialResolution": 7.0, "MaximumDepthDistortion": 0.1,
         "AlongScanSpatialResolution": 14.0, "MaximumAlongScanDistortion": 0.1, "AcrossScanSpatialResolution": 14.0,
@@ -154,46 +179,26 @@ def _acquisition() -> dict[str, object]:
     return dict.fromkeys((*empty, *points), None) | {"RefractiveStateSequence": [], "AcquisitionContextSequence": []}
 
 
-def _shared(phantom: Phantom, profile: Profile) -> Dataset:
-    anatomy = _item(AnatomicRegionSequence=[_code("5665001", "SCT", "Retina")], FrameLaterality=phantom.eye)
-    groups = _item(FrameAnatomySequence=[anatomy])
-    if profile != "spacing per frame":
-        groups.PixelMeasuresSequence = [_measures(phantom)]
-    if profile != "no positions":
-        groups.PlaneOrientationSequence = [_item(ImageOrientationPatient=list(_NORMAL))]
-    return groups
+def _shared(phantom: Phantom) -> Dataset:
+    anatomy = item(AnatomicRegionSequence=[code("5665001", "SCT", "Retina")], FrameLaterality=phantom.eye)
+    orientation = item(ImageOrientationPatient=list(_NORMAL))
+    return item(FrameAnatomySequence=[anatomy], PixelMeasuresSequence=[_measures(phantom)], PlaneOrientationSequence=[orientation])
 
 
 def _measures(phantom: Phantom) -> Dataset:
     spacing = phantom.spacing
     between = format_number_as_ds(spacing.between or 0.01)
     pixel = [format_number_as_ds(spacing.axial or 0), format_number_as_ds(spacing.lateral or 0)]
-    return _item(PixelSpacing=pixel, SliceThickness=between, SpacingBetweenSlices=between)
+    return item(PixelSpacing=pixel, SliceThickness=between, SpacingBetweenSlices=between)
 
 
-def _per_frame(phantom: Phantom, index: int, profile: Profile) -> Dataset:
+def _per_frame(phantom: Phantom, index: int) -> Dataset:
     """The groups of B-scan `index`; positions are of the first pixel's centre, in mm, z towards the head."""
-    content = _item(
+    content = item(
         FrameAcquisitionDateTime=_DATE + _TIME, FrameReferenceDateTime=_DATE + _TIME, FrameAcquisitionDuration=1.0,
         StackID="1", InStackPositionNumber=index + 1, DimensionIndexValues=[1, index + 1],
     )  # fmt: skip
-    groups = _item(FrameContentSequence=[content])
-    if profile == "spacing per frame":
-        groups.PixelMeasuresSequence = [_measures(phantom)]
-    if profile != "no positions":
-        left = -(phantom.look.columns - 1) / 2 * (phantom.spacing.lateral or 0)
-        up = ((phantom.frames - 1) / 2 - index) * (phantom.spacing.between or 0)
-        position = [format_number_as_ds(float(value)) for value in (left, 0.0, up)]
-        groups.PlanePositionSequence = [_item(ImagePositionPatient=position)]
-    return groups
-
-
-def _item(**values: object) -> Dataset:
-    item = Dataset()
-    for keyword, value in values.items():
-        setattr(item, keyword, value)
-    return item
-
-
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    return _item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+    left = -(phantom.look.columns - 1) / 2 * (phantom.spacing.lateral or 0)
+    up = ((phantom.frames - 1) / 2 - index) * (phantom.spacing.between or 0)
+    position = [format_number_as_ds(float(value)) for value in (left, 0.0, up)]
+    return item(FrameContentSequence=[content], PlanePositionSequence=[item(ImagePositionPatient=position)])

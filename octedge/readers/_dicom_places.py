@@ -120,6 +120,9 @@ def spacing(found: Sequence[Place], order: Order) -> tuple[Spacing, tuple[str, .
     if step is not None:
         source = "; ".join(filter(None, (source, f"between B-scans: DICOM {step_source}")))
     result, dropped = plausible((*values, step), source)
+    if len(dropped) > 1 and order.between is None and result.between is not None:
+        dropped = (*dropped, "nor is the distance between B-scans, stated with it")
+        result = Spacing()
     if result.axial is not None and result.axial == result.lateral:
         notes.append("axial and lateral spacing are the same, which no OCT device samples by: it may stand in for one nobody knew")
     return result, (*notes, *dropped)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom import dcmread
@@ -33,6 +33,9 @@ _PATTERNS = {
     "128279": "volume", "128280": "volume", "128281": "line", "128282": "radial", "128283": "cross", "128284": "circle",
     "128285": "concentric circles", "128286": "circle and volume", "128287": "circle and radial", "128288": "grid",
 }  # fmt: skip
+
+# B-scans of these do not lie beside each other, whatever distance the tags state.
+_NOT_APART = ("radial", "cross", "circle", "concentric circles", "circle and volume", "circle and radial")
 
 _IDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 
@@ -107,6 +110,8 @@ def read_dicom(paths: Sequence[Path], name: str) -> Scan:
         pixels, number = frames[index]
         return to_uint8(pixels.raw(number), pixels.layout.bits_stored)
 
+    if first.pattern in _NOT_APART:
+        order = replace(order, apart=False, between=None)
     scale, scale_notes = spacing(found, order)
     eye, eye_notes = laterality(found)
     runs, run_notes = directions(found)

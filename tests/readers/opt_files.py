@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian
+
+from octedge.phantom_codings import Coding, encoder
 
 OPT = "1.2.840.10008.5.1.4.1.1.77.1.5.4"
 CANARY = "DOE^CANARY"
@@ -62,7 +65,9 @@ def save(path: Path, dataset: Dataset, syntax: str = ExplicitVRLittleEndian) -> 
     """Write a data set; pixels are taken as they are, in the byte order of the syntax."""
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
-    if not pydicom.uid.UID(syntax).is_compressed or syntax.endswith(".99"):
+    if pydicom.uid.UID(syntax).is_encapsulated:
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    else:
         dataset["PixelData"].VR = "OW" if dataset.get("BitsAllocated", 8) == 16 or syntax == "1.2.840.10008.1.2" else "OB"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -78,3 +83,23 @@ def write(path: Path, array: np.ndarray, change: Callable[[Dataset], None] | Non
             warnings.simplefilter("ignore")  # bad values on purpose
             change(dataset)
     return save(path, dataset, syntax)
+
+
+def encoded(array: np.ndarray, coding: Coding) -> list[bytes]:
+    """The frames (F, H, W), compressed."""
+    compress = encoder(coding, 8 * array.itemsize).frame
+    assert compress is not None
+    return [compress(frame) for frame in array]
+
+
+def compressed(path: Path, array: np.ndarray, coding: Coding, items: bytes | None = None, **tags: Any) -> Path:
+    """Write an OPT of (F, H, W) in another transfer syntax, a fragment for each frame, or with these bytes in place of the items."""
+    dataset = opt(array)
+    dataset.PixelData = encapsulate(encoded(array, coding) if items is None else [b"replaced"])
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
+    save(path, dataset, encoder(coding, 8 * array.itemsize).syntax)
+    if items is not None:
+        head, mark, _ = path.read_bytes().rpartition(b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff")
+        path.write_bytes(head + mark + items + b"\xfe\xff\xdd\xe0\0\0\0\0")
+    return path
