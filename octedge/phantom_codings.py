@@ -14,11 +14,14 @@ Coding = Literal[
 ]  # fmt: skip
 
 
+UNCOMPRESSED = "1.2.840.10008.1.2.1"
+
+
 class Encoder(NamedTuple):
     """How frames are compressed; `lossy` is what the header must say then (PS3.3 C.7.6.1.1.5): ratio and method."""
 
     syntax: str
-    frame: Callable[[NDArray[np.unsignedinteger]], bytes] | None  # uint8 or uint16 (H, W); None: as it is
+    encode: Callable[[NDArray[np.unsignedinteger]], bytes]  # uint8 or uint16 (H, W)
     lossy: tuple[float, str] | None = None
 
 
@@ -27,6 +30,10 @@ def encoder(coding: Coding, bits: int) -> Encoder:
     if coding not in _ENCODERS or (coding == "JPEG" and bits != 8):
         raise UsageError(f"coding {coding!r} of {bits} bit: the codings are {', '.join(_ENCODERS)}; JPEG has 8 bit")
     return _ENCODERS[coding]
+
+
+def _as_it_is(frame: NDArray[np.unsignedinteger]) -> bytes:
+    return frame.tobytes()
 
 
 def _rle(frame: NDArray[np.unsignedinteger]) -> bytes:
@@ -76,7 +83,7 @@ def _htj2k(frame: NDArray[np.unsignedinteger]) -> bytes:
 
 
 _ENCODERS: dict[str, Encoder] = {
-    "uncompressed": Encoder("1.2.840.10008.1.2.1", None),
+    "uncompressed": Encoder(UNCOMPRESSED, _as_it_is),
     "RLE": Encoder("1.2.840.10008.1.2.5", _rle),
     "JPEG": Encoder("1.2.840.10008.1.2.4.50", _jpeg, (3.5, "ISO_10918_1")),  # about, at quality 90
     "JPEG lossless": Encoder("1.2.840.10008.1.2.4.70", _lossless_jpeg),

@@ -20,7 +20,7 @@ from pydicom.valuerep import format_number_as_ds
 from octedge.anatomy import KEYS
 from octedge.errors import UsageError
 from octedge.phantom import Phantom
-from octedge.phantom_codings import Coding, Encoder, encoder
+from octedge.phantom_codings import UNCOMPRESSED, Coding, Encoder, encoder
 from octedge.phantom_devices import Profile, change, code, item, stored
 
 OPT = UID("1.2.840.10008.5.1.4.1.1.77.1.5.4")
@@ -101,9 +101,9 @@ def _write(header: Dataset, path: Path, frames: Iterator[NDArray[np.unsignedinte
     size = count * header.Rows * header.Columns * bits // 8
     with path.open("wb") as file:
         dcmwrite(file, header, enforce_file_format=True)
-        if compression.frame is not None:
+        if compression.syntax != UNCOMPRESSED:
             file.write(_element(b"OB", 0xFFFFFFFF))
-            _encapsulate(file, map(compression.frame, frames), count)
+            _encapsulate(file, map(compression.encode, frames), count)
             return
         file.write(_element(b"OB" if bits == 8 else b"OW", size + size % 2))
         for frame in frames:

@@ -479,7 +479,7 @@ def test_check_says_what_a_scan_is(scans):
     assert volume[1] == "  device   octedge phantom, looks like Spectralis"
     assert volume[2] == "  pattern  volume, 3 B-scans of 96 x 140"
     assert volume[3].startswith("  spacing  3.87 x 11.60 um per px, 250 um between B-scans (DICOM")
-    assert volume[4] == "  eye      right"
+    assert volume[4:7] == ["  eye      right", "  order    by plane position", "  stored   uncompressed"]
     assert volume[-1] == "  verdict  can be segmented"
     assert "  spacing  scale unknown" in result.stdout
 
@@ -489,6 +489,8 @@ def test_check_as_json_says_the_same(scans):
     assert found["scan7"]["laterality"] == "R"
     assert found["scan7"]["spacing"]["axial_um"] == pytest.approx(3.87)
     assert found["picture"]["spacing"]["axial_um"] is None
+    assert (found["scan7"]["order"], found["scan7"]["coding"]) == ("by plane position", "uncompressed")
+    assert (found["picture"]["order"], found["picture"]["coding"]) == ("as stored", "PNG")
     assert {line["status"] for line in found.values()} == {"ok"}
 
 

@@ -27,6 +27,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     columns: int | None = None
     spacing: Scale | None = None
     laterality: str | None = None
+    order: str | None = None
+    coding: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -75,6 +77,8 @@ def _look(source: Source) -> tuple[Verdict, list[tuple[str, str]]]:
         columns=scan.columns,
         spacing=Scale.of(scan.spacing),
         laterality=scan.laterality,
+        order=scan.order,
+        coding=scan.coding,
         notes=scan.notes,
     )
     return verdict, _lines(scan)
@@ -100,5 +104,7 @@ def _lines(scan: Scan) -> list[tuple[str, str]]:
         ("pattern", f"{scan.pattern}, {bscans(scan.frames, scan.rows, scan.columns)}"),
         ("spacing", describe_spacing(scan.spacing)),
         ("eye", eye),
+        ("order", scan.order),
+        ("stored", scan.coding),
     ]
     return lines + [("note", note) for note in scan.notes]

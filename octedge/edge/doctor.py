@@ -20,7 +20,9 @@ from octedge.edge.machine import cores, describe
 from octedge.edge.places import cache_folder, engines_folder
 from octedge.edge.prepared import read_prepared
 from octedge.edge.variant import FIRST, Variant
-from octedge.errors import ModelError
+from octedge.errors import ModelError, ScanError
+from octedge.phantom_codings import encoder
+from octedge.readers._codecs import CODECS, DamagedFrame, Layout
 from octedge.segment import plan, segment
 
 _BUILT = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}  # engine -> its library; what they run is built by `octedge prepare`
@@ -49,6 +51,7 @@ def findings(bundle: Path | None = None) -> Iterator[Finding]:
     for gpu in gpus():
         yield Finding("ok", "gpu", f"{gpu.name}, {gpu.memory / _GIB:.0f} GiB, driver {gpu.driver}")
     packages = packages_distributions()
+    yield from _dicom(packages)
     yield _onnxruntime(packages)
     opened = _opened(bundle)
     yield _model(opened, bundle is None) if isinstance(opened, Bundle) else opened
@@ -80,6 +83,30 @@ def _onnxruntime(packages: Mapping[str, list[str]]) -> Finding:
     except ImportError as error:
         return Finding("fail", "onnxruntime", f"cannot be imported: {error}", f"pip install --force-reinstall {found[0]}")
     return Finding("ok", "onnxruntime", f"{onnxruntime.__version__} from package {found[0]}")
+
+
+def _dicom(packages: Mapping[str, list[str]]) -> Iterator[Finding]:
+    """A compressed frame through every decoder that is needed for scans, and whether one is there that must not be."""
+    frame = np.add.outer(np.arange(64), 2 * np.arange(64)).astype(np.uint8)
+    layout = Layout(1, 64, 64, 8, 8)
+    read = []
+    for coding in ("RLE", "JPEG", "JPEG-LS", "JPEG 2000"):
+        compression = encoder(coding, 8)
+        decoder = CODECS[compression.syntax]
+        try:
+            decoder.check_installed("DICOM")
+            wrong = np.abs(decoder.pixels(compression.encode(frame), layout).astype(int) - frame).mean()
+        except (ScanError, DamagedFrame) as error:
+            yield Finding("note", "dicom", f"{coding} is not read: {error}", f"pip install --force-reinstall {decoder.package}")
+            continue
+        if wrong > (2 if compression.lossy else 0):
+            yield Finding("fail", "dicom", f"{coding} is decoded to wrong pixels", f"pip install --force-reinstall {decoder.package}")
+        read.append(coding)
+    more = "" if packages.get("imagecodecs") else "; lossless JPEG of more than 8 bit is not, without octedge[dicom]"
+    yield Finding("ok", "dicom", f"{', '.join(read)} tried and read{more}")
+    if harmful := sorted(set(packages.get("libjpeg", ()))):
+        text = f"{', '.join(harmful)} is installed: it makes wrong pixels of truncated JPEG without an error"
+        yield Finding("fail", "dicom", text, f"pip uninstall -y {' '.join(harmful)}")
 
 
 def _opened(bundle: Path | None) -> Bundle | Finding:

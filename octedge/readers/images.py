@@ -53,7 +53,8 @@ def read_image(path: Path, name: str) -> Scan:
         notes = (*notes, f"{bits} bit reduced to 8: value >> {bits - 8}")
     little = range_note(grey, bits)
     rows, columns = grey.shape
-    return Scan(name, pages, rows, columns, decode, notes=(*notes, little) if little else notes)
+    notes = (*notes, little) if little else notes
+    return Scan(name, pages, rows, columns, decode, notes=notes, coding=path.suffix[1:].upper())
 
 
 def _sample(path: Path, pages: int) -> tuple[int, tuple[Grey, int, tuple[str, ...]]]:

@@ -65,7 +65,8 @@ def read_npz(path: Path, name: str) -> Scan:
     def decode(index: int) -> Frame:
         return to_uint8(raw(index), bits)
 
-    return Scan(name, frames, rows, columns, decode, scale, notes=(*notes, little) if little else notes)
+    notes = (*notes, little) if little else notes
+    return Scan(name, frames, rows, columns, decode, scale, notes=notes, coding="NumPy array")
 
 
 @contextmanager

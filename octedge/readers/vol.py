@@ -67,7 +67,7 @@ def read_vol(path: Path, name: str) -> Scan:
         {b"OD": "R", b"OS": "L"}.get(header.eye),  # type: ignore[arg-type]
         PATTERNS.get(header.pattern, "unknown"), f"Heidelberg Engineering ({header.version})",
         notes=("reflectivity shown by its fourth root", *notes),
-        directions=_directions(path, header),
+        directions=_directions(path, header), coding="32 bit reflectivity",
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import msgspec
@@ -17,6 +18,7 @@ from octedge.edge.prepare import prepare
 from octedge.edge.prepared import read_prepared, write_prepared
 from octedge.edge.variant import Variant
 from octedge.errors import ModelError
+from octedge.readers._codecs import CODECS
 from tests.edge.graphs import in_precision, quantised_graph, saved
 from tests.support import tiny_bundle, tiny_graph
 from tests.train.tiny import quiet
@@ -37,6 +39,36 @@ def test_every_finding_is_one_line_of_ascii_and_what_is_not_ok_has_a_repair(fold
         assert line.isascii()
         assert line.isprintable()
         assert each.state == "ok" or each.repair
+
+
+def test_the_decoders_of_compressed_dicom_are_tried(folder):
+    [each] = found(folder, "dicom")
+    assert (each.state, each.text) == ("ok", "RLE, JPEG, JPEG-LS, JPEG 2000 tried and read")
+
+
+def test_a_missing_decoder_is_noted_with_its_package(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jpeg_ls", None)
+    monkeypatch.setattr(doctor, "packages_distributions", dict)
+    note, each = found(folder, "dicom")
+    assert (note.state, note.repair) == ("note", "pip install --force-reinstall pyjpegls")
+    assert note.text.startswith("JPEG-LS is not read: ")
+    assert each.text == "RLE, JPEG, JPEG 2000 tried and read; lossless JPEG of more than 8 bit is not, without octedge[dicom]"
+
+
+def test_a_decoder_that_makes_wrong_pixels_fails(folder, monkeypatch):
+    rle = CODECS["1.2.840.10008.1.2.5"]
+    monkeypatch.setitem(CODECS, "1.2.840.10008.1.2.5", replace(rle, decode=lambda data, layout: bytes(64 * 64)))
+    fail = found(folder, "dicom")[0]
+    assert (fail.state, fail.text, fail.repair) == (
+        "fail", "RLE is decoded to wrong pixels", "pip install --force-reinstall pylibjpeg-rle",
+    )  # fmt: skip
+
+
+def test_the_decoder_that_hides_truncation_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(doctor, "packages_distributions", lambda: {"libjpeg": ["pylibjpeg-libjpeg"]})
+    fail = found(folder, "dicom")[-1]
+    assert (fail.state, fail.repair) == ("fail", "pip uninstall -y pylibjpeg-libjpeg")
+    assert "wrong pixels of truncated JPEG without an error" in fail.text
 
 
 def test_every_variant_that_needs_no_building_is_run(folder):

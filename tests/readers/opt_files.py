@@ -87,9 +87,7 @@ def write(path: Path, array: np.ndarray, change: Callable[[Dataset], None] | Non
 
 def encoded(array: np.ndarray, coding: Coding) -> list[bytes]:
     """The frames (F, H, W), compressed."""
-    compress = encoder(coding, 8 * array.itemsize).frame
-    assert compress is not None
-    return [compress(frame) for frame in array]
+    return [encoder(coding, 8 * array.itemsize).encode(frame) for frame in array]
 
 
 def compressed(path: Path, array: np.ndarray, coding: Coding, items: bytes | None = None, **tags: Any) -> Path:

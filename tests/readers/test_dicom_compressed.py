@@ -52,8 +52,8 @@ def pixels(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("coding", LOSSLESS)
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("shape", [(3, 40, 36), (1, 33, 65)])
-def test_lossless_codings_give_back_every_pixel(tmp_path: Path, coding: Coding, bits: int, shape: tuple) -> None:
-    array = frames(*shape, bits)
+def test_lossless_codings_give_back_every_pixel(tmp_path: Path, coding: Coding, bits: int, shape: tuple[int, int, int]) -> None:
+    array = frames(*shape, bits=bits)
     path = compressed(tmp_path / "a.dcm", array, coding)
     assert np.array_equal(pixels(path), array >> (bits - 8))
 
@@ -63,7 +63,7 @@ def test_lossless_codings_give_back_every_pixel(tmp_path: Path, coding: Coding, 
 )
 def test_the_sisters_of_a_syntax_are_read_by_its_decoder(tmp_path: Path, syntax: str) -> None:
     sisters = {"57": "JPEG lossless", "81": "JPEG-LS", "202": "HTJ2K", "203": "HTJ2K"}
-    path = compressed(tmp_path / "a.dcm", frames(), sisters[syntax.rpartition(".")[2]])  # type: ignore[arg-type]
+    path = compressed(tmp_path / "a.dcm", frames(), sisters[syntax.rpartition(".")[2]])
     dataset = pydicom.dcmread(path)
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
     dataset.save_as(path)
