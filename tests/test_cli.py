@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import msgspec
@@ -15,8 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from pydicom import dcmread
-from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless
+from pydicom.encaps import encapsulate, generate_frames
 
 import octedge
 from octedge.batch import scaled
@@ -141,20 +139,16 @@ def test_results_inside_the_input_folder_are_no_input_of_the_next_run(scans, bun
     assert first.stderr.splitlines()[-1] == second.stderr.splitlines()[-1]
 
 
-def one_corrupt_frame(path: Path) -> None:
-    """A compressed volume whose middle frame is noise."""
-    write_dicom(Phantom(LOOK, 3, 1), path)
+def rewritten(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    """A JPEG 2000 volume whose compressed frames `change` has passed through."""
+    write_dicom(Phantom(LOOK, 3, 1), path, coding="JPEG 2000")
     dataset = dcmread(path)
-    parts = []
-    for frame in dataset.pixel_array:
-        file = BytesIO()
-        Image.fromarray(frame).save(file, "JPEG2000", irreversible=False, no_jp2=True)
-        parts.append(file.getvalue())
-    parts[0] = bytes(reversed(parts[0]))
-    dataset.PixelData = encapsulate(parts)
-    dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.PixelData = encapsulate(change(list(generate_frames(dataset.PixelData, number_of_frames=3))))
     dataset.save_as(path)
+
+
+def scrambled(path: Path) -> None:
+    rewritten(path, lambda frames: [frame[::-1] for frame in frames])
 
 
 def truncated(path: Path, make: Callable[[Path], object]) -> None:
@@ -181,7 +175,7 @@ BAD: dict[str, Callable[[Path], object]] = {
     "colour.png": colour,
     "half.png": lambda path: truncated(path, png),
     "half.dcm": lambda path: truncated(path, lambda path: write_dicom(Phantom(LOOK, 3, 1), path)),
-    "frame.dcm": one_corrupt_frame,
+    "scrambled.dcm": scrambled,
 }
 
 
@@ -244,6 +238,15 @@ def test_it_may_be_any_of_the_frames(bundle, tmp_path, bad):
     path.write_bytes(data[:start] + b"\xff" * 40 + data[start + 40 :])
     [scan] = lines(octedge_("segment", path, "--out", tmp_path / "out", "--model", bundle, "--json"))
     assert (scan["status"], list(scan["failed"])) == ("partial", [str(bad)])
+
+
+def test_a_compressed_frame_that_is_cut_off_costs_that_frame_alone(bundle, tmp_path):
+    rewritten(tmp_path / "cut.dcm", lambda frames: [frames[0], frames[1][:500], frames[2]])
+    [verdict] = lines(octedge_("check", tmp_path / "cut.dcm", "--json"))
+    assert (verdict["status"], verdict["coding"]) == ("partial", "JPEG 2000 lossless")
+    assert verdict["verdict"].startswith("can be segmented but for 1 of 3 B-scans; the first: cut.dcm: frame 1 ends before its end marker")
+    [scan] = lines(octedge_("segment", tmp_path / "cut.dcm", "--out", tmp_path / "out", "--model", bundle, "--json"))
+    assert (scan["status"], list(scan["failed"])) == ("partial", ["1"])
 
 
 def test_check_names_a_frame_that_cannot_be_decoded(tmp_path):

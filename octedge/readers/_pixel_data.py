@@ -128,7 +128,8 @@ def encapsulated(path: Path, file: BinaryIO, layout: Layout, codec: Codec, exten
         first = [places.get(offset, -1) for offset in basic]
     else:
         first = [number for number, begin in enumerate(begins) if begin]
-    if len(first) != layout.frames or first[0] != 0 or any(np.diff(first) <= 0):
+    astray = {number for number, begin in enumerate(begins) if begin} - set(first)
+    if len(first) != layout.frames or first[0] != 0 or any(np.diff(first) <= 0) or astray:
         found = f"{len(fragments)} fragments" + (f", {len(first)} of which begin a frame" if codec.starts and not basic else "")
         raise ScanError(
             f"{name}: (7FE0,0010) PixelData holds {found}; (0028,0008) NumberOfFrames is {layout.frames},"
