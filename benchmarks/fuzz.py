@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,38 +98,42 @@ def _work(pipe: Connection, seed: int) -> None:
 
 
 class Worker:
-    """A process that reads files, started anew after one that ended it."""
+    """A process that reads files; after one that ended it, or that it does not answer, the next file gets a new one."""
 
     def __init__(self, seed: int, limit: float) -> None:
         self.seed, self.limit = seed, limit
-        self._start()
+        self.process: BaseProcess | None = None
 
-    def _start(self) -> None:
+    def start(self) -> BaseProcess:
+        """The process, started and ready to read."""
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, self.seed), daemon=True)
         self.process.start()
         theirs.close()
         self.pipe.recv_bytes()
+        return self.process
 
     def ask(self, number: int) -> Outcome:
         """The outcome of file `number`, a crash and a hang among them."""
+        process = self.process or self.start()
         try:
             self.pipe.send_bytes(str(number).encode())
             if self.pipe.poll(self.limit):
                 return msgspec.json.decode(self.pipe.recv_bytes(), type=Outcome)
             result = f"no answer in {self.limit:g} s"
         except (EOFError, OSError):
-            self.process.join()
-            result = f"the process ended with {self.process.exitcode}"
+            process.join()
+            result = f"the process ended with {process.exitcode}"
         self.close()
-        self._start()
         return Outcome(number, "", "", result)
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+            self.pipe.close()
+            self.process = None
 
 
 def run(files: int, seed: int = 1, workers: int = 1, limit: float = 30) -> Iterator[Outcome]:

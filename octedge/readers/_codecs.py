@@ -6,6 +6,7 @@ what does not. For the same reason gdcm (which ends the process on damaged JPEG 
 wrong pixels of truncated streams, and is under the GPL) are not among them.
 """
 
+import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -174,16 +175,26 @@ def _charls(data: bytes, layout: Layout) -> object:
 
 
 def _rle(data: bytes, layout: Layout) -> object:
-    """PackBits, a segment for each byte of a pixel (PS3.5 annex G). The header is checked here: the decoder trusts it."""
-    from rle.utils import decode_pixel_data
+    """PackBits, a segment for each byte of a pixel, the highest first (PS3.5 annex G).
 
-    count = layout.bits_allocated // 8
+    Segment by segment, with lengths checked here: the decoder of whole frames ends in a panic of its own language (no
+    Exception) where a segment is longer than it should be.
+    """
+    from rle.rle import decode_segment
+
+    size, count = layout.rows * layout.columns, layout.bits_allocated // 8
     if len(data) < 64 or struct.unpack_from("<I", data)[0] != count:
         raise DamagedFrame(f"has no RLE header of {count} segments")
-    offsets = struct.unpack_from(f"<{count}I", data, 4)
-    if offsets[0] != 64 or not all(first < second for first, second in zip(offsets, (*offsets[1:], len(data)), strict=True)):
+    edges = (*struct.unpack_from(f"<{count}I", data, 4), len(data))
+    if edges[0] != 64 or not all(first < second for first, second in itertools.pairwise(edges)):
         raise DamagedFrame("has RLE segments that lie outside of it")
-    return decode_pixel_data(data, version=2, rows=layout.rows, columns=layout.columns, bits_allocated=layout.bits_allocated)
+    pixels = np.empty((size, count), np.uint8)
+    for place, (first, last) in enumerate(itertools.pairwise(edges)):
+        segment = np.frombuffer(decode_segment(data[first:last]), np.uint8)
+        if segment.size not in (size, size + 1):  # its padding may read as one more
+            raise DamagedFrame(f"has an RLE segment of {segment.size} pixels, needed are {size}")
+        pixels[:, count - 1 - place] = segment[:size]
+    return pixels.tobytes()
 
 
 def _pillow(data: bytes, layout: Layout) -> object:

@@ -273,6 +273,7 @@ def test_a_damaged_rle_frame_costs_itself_alone(tmp_path: Path) -> None:
         (lambda data: data[:60], "has no RLE header of 1 segments"),
         (lambda data: b"\x02" + data[1:], "has no RLE header of 1 segments"),
         (lambda data: data[:4] + b"\xff" + data[5:], "has RLE segments that lie outside of it"),
+        (lambda data: data + bytes([129] * 6), r"has an RLE segment of \d+ pixels, needed are 1440"),
         (lambda data: data[:80], r"its RLE lossless data cannot be decoded \(ValueError\)"),
     ):
         good = encoded(frames(), "RLE")
