@@ -9,7 +9,6 @@ bytes, cuts and splices of two files. Worker processes with 1 GB of address spac
 answer in time is a fault, and so is every exception but ScanError. File number N of a seed is always the same file.
 """
 
-import resource
 import sys
 import tempfile
 import threading
@@ -89,6 +88,8 @@ def _read(path: Path, source: Seed, intact: bool) -> str:
 
 def _work(pipe: Connection, seed: int) -> None:
     """A worker: file numbers in, outcomes out."""
+    import resource  # POSIX alone has it
+
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     sources = seeds()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,6 @@
 """A small run of `benchmarks.fuzz`, and that it finds what it looks for."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from benchmarks.mutations import Seed, mutated, seeds, walk
 from octedge.errors import ScanError
 from octedge.readers import read
 from octedge.scan import Scan
+
+if sys.platform == "win32":
+    pytest.skip("workers whose memory is limited need POSIX", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
