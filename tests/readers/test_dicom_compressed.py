@@ -81,9 +81,11 @@ def test_less_than_16_bits_are_reduced_by_the_rule(tmp_path: Path, bits: int) ->
 
 
 def test_bits_beyond_the_stored_ones_are_cleared(tmp_path: Path) -> None:
-    array = frames(bits=12)
+    array = frames(bits=9)
     path = compressed(tmp_path / "a.dcm", array, "JPEG 2000", encapsulate(encoded(array | 0xA000, "JPEG 2000")), BitsStored=12, HighBit=11)
-    assert np.array_equal(pixels(path), array >> 4)
+    scan = read(path)
+    assert np.array_equal(np.stack(list(scan)), array >> 4)
+    assert any("brightest value 511 of 4095" in note for note in scan.notes)
 
 
 @pytest.mark.parametrize("coding", ["JPEG", "JPEG 2000 lossy"])
@@ -170,12 +172,20 @@ REFUSED = {
     "a table that points nowhere": (
         lambda data: _retabled(encapsulate(data, 2), (0, 30, 60)), "which fragments make a frame is not told"
     ),
+    "a table that points into frames": (
+        lambda data: _retabled(encapsulate(data, 2), _starts(encapsulate(data, 2))[:3]), "which fragments make a frame is not told"
+    ),
     "a table that runs back": (lambda data: _retabled(encapsulate(data, 2), (0, 0, 0)), "which fragments make a frame is not told"),
     "a table of three bytes": (lambda data: struct.pack("<HHI", 0xFFFE, 0xE000, 3) + b"abc", "3 bytes, no multiple of 4"),
     "no items": (lambda data: b"".join(data), "is no chain of items"),
     "a broken chain": (lambda data: encapsulate(data).replace(b"\xfe\xff\x00\xe0", b"\xfe\xff\x00\xe1"), "is no chain of items"),
     "no frame at all": (lambda data: struct.pack("<HHI", 0xFFFE, 0xE000, 0), "holds 0 fragments"),
 }  # fmt: skip
+
+
+def _starts(data: bytes) -> tuple[int, ...]:
+    """Where fragments begin, counted from the first."""
+    return tuple(place - 20 for place in range(20, len(data), 2) if data.startswith(b"\xfe\xff\x00\xe0", place))
 
 
 def _retabled(data: bytes, offsets: tuple[int, ...]) -> bytes:
@@ -192,6 +202,9 @@ def test_what_contradicts_itself_is_refused_by_name(tmp_path: Path, made, reason
 def test_rle_frames_of_several_fragments_need_a_table(tmp_path: Path) -> None:
     data = encoded(frames(), "RLE")
     assert np.array_equal(pixels(compressed(tmp_path / "a.dcm", frames(), "RLE", encapsulate(data, 2))), frames())
+    backwards = _retabled(encapsulate(data, 2), tuple(_starts(encapsulate(data, 2))[place] for place in (0, 4, 2)))
+    with pytest.raises(ScanError, match="which fragments make a frame is not told"):
+        read(compressed(tmp_path / "a.dcm", frames(), "RLE", backwards))
     with pytest.raises(ScanError, match=r"6 fragments; .* which fragments make a frame is not told"):
         read(compressed(tmp_path / "a.dcm", frames(), "RLE", encapsulate(data, 2, has_bot=False)))
 
@@ -309,6 +322,47 @@ def test_a_frame_of_another_kind_than_stated_is_refused(tmp_path: Path, kind: st
     with pytest.raises(ScanError, match=rf"^a\.dcm: frame 1 {reason}"):
         scan.frame(1)
     assert np.array_equal(scan.frame(2), frames()[2])
+
+
+def _jp2_without_pixels(stream: bytes) -> bytes:
+    return b"\0\0\0\x0cjP  " + stream[2:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda stream: b"\0\0" + stream[2:], "does not begin like JPEG 2000 lossless"),
+        (_jp2_without_pixels, "holds no JPEG 2000 codestream"),
+        (lambda stream: stream[:43] + b"\0" + stream[44:], "has a damaged JPEG 2000 header"),
+        (lambda stream: stream[:60] + b"\xff\xd9", "its JPEG 2000 lossless data cannot be decoded"),
+    ],
+)  # fmt: skip
+def test_a_damaged_head_costs_its_frame(tmp_path: Path, damage, reason: str) -> None:
+    streams = encoded(frames(), "JPEG 2000")
+    scan = read(compressed(tmp_path / "a.dcm", frames(), "JPEG 2000", encapsulate([damage(streams[0]), *streams[1:]])))
+    with pytest.raises(ScanError, match=rf"^a\.dcm: frame 0 {reason}"):
+        scan.frame(0)
+    assert np.array_equal(scan.frame(1), frames()[1])
+
+
+def test_fill_bytes_before_a_marker_are_passed_over(tmp_path: Path) -> None:
+    streams = [stream.replace(b"\xff\xf7", b"\xff\xff\xff\xf7", 1) for stream in encoded(frames(), "JPEG-LS")]
+    assert np.array_equal(pixels(compressed(tmp_path / "a.dcm", frames(), "JPEG-LS", encapsulate(streams))), frames())
+
+
+def test_pixels_of_another_number_than_asked_for_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openjpeg.utils.decode_pixel_data", lambda data, version: bytes(17))
+    scan = read(compressed(tmp_path / "a.dcm", frames(), "JPEG 2000"))
+    with pytest.raises(ScanError, match="frame 2 decodes to 17 pixels of uint8, needed are 40 x 36"):
+        scan.frame(2)
+
+
+def test_a_file_that_vanishes_after_opening_is_refused_by_frame(tmp_path: Path) -> None:
+    path = compressed(tmp_path / "a.dcm", frames(), "JPEG-LS")
+    scan = read(path)
+    path.unlink()
+    with pytest.raises(ScanError, match=r"^a\.dcm: frame 1 cannot be read \(No such file"):
+        scan.frame(1)
 
 
 def test_scrambled_pixels_are_refused_by_name(tmp_path: Path) -> None:
