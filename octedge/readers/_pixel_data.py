@@ -122,21 +122,25 @@ def encapsulated(path: Path, file: BinaryIO, layout: Layout, codec: Codec, exten
         zeiss = "; Zeiss devices scramble their pixels like that" if codec.module == "openjpeg" else ""
         raise ScanError(f"{name}: no frame begins like {codec.words}{zeiss}; ask the device for an export that is not scrambled")
     if len(fragments) == layout.frames:
-        return Encapsulated(path, layout, codec, tuple((piece,) for piece in fragments))
-    if basic:
-        places = {offset - fragments[0][0]: number for number, (offset, _) in enumerate(fragments)}
-        first = [places.get(offset, -1) for offset in basic]
+        first = list(range(layout.frames))
     else:
-        first = [number for number, begin in enumerate(begins) if begin]
-    astray = {number for number, begin in enumerate(begins) if begin} - set(first)
-    if len(first) != layout.frames or first[0] != 0 or any(np.diff(first) <= 0) or astray:
-        found = f"{len(fragments)} fragments" + (f", {len(first)} of which begin a frame" if codec.starts and not basic else "")
-        raise ScanError(
-            f"{name}: (7FE0,0010) PixelData holds {found}; (0028,0008) NumberOfFrames is {layout.frames},"
-            " and which fragments make a frame is not told; the file is damaged"
-        )
+        first = _firsts(name, layout.frames, fragments, begins, basic)
     stops = [*first[1:], len(fragments)]
     return Encapsulated(path, layout, codec, tuple(tuple(fragments[a:b]) for a, b in zip(first, stops, strict=True)))
+
+
+def _firsts(name: str, frames: int, fragments: list[Piece], begins: list[bool], basic: tuple[int, ...]) -> list[int]:
+    """The first fragment of each frame: where the table points, else where a frame begins; refused if the two contradict each other."""
+    beginning = [number for number, begin in enumerate(begins) if begin]
+    places = {offset - fragments[0][0]: number for number, (offset, _) in enumerate(fragments)}
+    first = [places.get(offset, -1) for offset in basic] if basic else beginning
+    if len(first) != frames or first[0] != 0 or any(np.diff(first) <= 0) or set(beginning) - set(first):
+        found = f"{len(fragments)} fragments" + (f", {len(beginning)} of which begin a frame" if beginning else "")
+        raise ScanError(
+            f"{name}: (7FE0,0010) PixelData holds {found}; (0028,0008) NumberOfFrames is {frames},"
+            " and which fragments make a frame is not told; the file is damaged"
+        )
+    return first
 
 
 def _items(name: str, file: BinaryIO) -> list[Piece]:
