@@ -121,10 +121,7 @@ def encapsulated(path: Path, file: BinaryIO, layout: Layout, codec: Codec, exten
     if codec.starts and not any(begins):
         zeiss = "; Zeiss devices scramble their pixels like that" if codec.module == "openjpeg" else ""
         raise ScanError(f"{name}: no frame begins like {codec.words}{zeiss}; ask the device for an export that is not scrambled")
-    if len(fragments) == layout.frames:
-        first = list(range(layout.frames))
-    else:
-        first = _firsts(name, layout.frames, fragments, begins, basic)
+    first = list(range(layout.frames)) if len(fragments) == layout.frames else _firsts(name, layout.frames, fragments, begins, basic)
     stops = [*first[1:], len(fragments)]
     return Encapsulated(path, layout, codec, tuple(tuple(fragments[a:b]) for a, b in zip(first, stops, strict=True)))
 

@@ -24,7 +24,7 @@ from pydicom.valuerep import STR_VR
 from octedge import __version__
 from octedge.errors import ScanError
 from octedge.readers._dicom_file import reading
-from octedge.readers._dicom_places import Place
+from octedge.readers._dicom_order import Place
 from octedge.readers._spacing import plausible
 from octedge.readers.dicom import headers
 from octedge.scan import Laterality, Scan

@@ -14,7 +14,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.valuerep import format_number_as_ds
 
-from octedge.readers._dicom_places import Place
+from octedge.readers._dicom_order import Place
 from octedge.readers._spacing import plausible
 from octedge.results._dicom import Origin, Reference, derived_uid, item
 

@@ -12,7 +12,8 @@ from pydicom import Dataset
 from octedge.anatomy import KEYS, surface_names
 from octedge.geometry import labels_from_surfaces
 from octedge.phantom import LOOKS, Phantom
-from octedge.phantom_files import Profile, write_dicom, write_series
+from octedge.phantom_devices import Profile
+from octedge.phantom_files import write_dicom, write_series
 from octedge.readers import Source, find
 from octedge.results._dicom import Origin, origin
 from octedge.scan import Spacing
