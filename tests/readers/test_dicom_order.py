@@ -13,7 +13,7 @@ from octedge.readers import read
 from octedge.readers._dicom_order import Place, stored_order
 from tests.readers.opt_files import frames, item, write
 
-ROWS = [Place(line=(float(row), 10.0, float(row), 500.0), fundus="1.2") for row in (30, 10, 20, 40)]
+ROWS = [Place(location=(float(row), 10.0, float(row), 500.0), fundus="1.2") for row in (30, 10, 20, 40)]
 
 
 @given(
@@ -28,7 +28,7 @@ def test_parallel_lines_at_any_angle_give_the_order_they_lie_in(angle: float, or
         first = 400 + 7.5 * place * across + 3 * place * along
         ends = [first, first + (200 + place) * along]
         line = tuple(float(value) for end in (reversed(ends) if flip else ends) for value in end)
-        found.append(Place(line=line, fundus="1.2", stack=place + 1 if numbered else None))
+        found.append(Place(location=line, fundus="1.2", stack=place + 1 if numbered else None))
     result = stored_order(found)
     places = [order[index] for index in result.indices]
     assert result.known == "by location on the fundus image"
@@ -40,12 +40,12 @@ def test_parallel_lines_at_any_angle_give_the_order_they_lie_in(angle: float, or
 @pytest.mark.parametrize(
     ("found", "words", "apart"),
     [
-        ([replace(ROWS[0], line=(5.0, 5.0, 5.0, 5.0)), *ROWS[1:]], "frame locations that are no lines", False),
-        ([replace(ROWS[0], line=(5.0, 5.0, 90.0, 95.0)), *ROWS[1:]], "frame locations that are not parallel", False),
+        ([replace(ROWS[0], location=(5.0, 5.0, 5.0, 5.0)), *ROWS[1:]], "frame locations that are no lines", False),
+        ([replace(ROWS[0], location=(5.0, 5.0, 90.0, 95.0)), *ROWS[1:]], "frame locations that are not parallel", False),
         ([ROWS[1], *ROWS[1:]], "frame locations that repeat", True),
         ([ROWS[0]] * 3, "frame locations that repeat", False),
         ([replace(ROWS[0], fundus="1.3"), *ROWS[1:]], "no plane positions", True),
-        ([replace(ROWS[0], line=None), *ROWS[1:]], "no plane positions", True),
+        ([replace(ROWS[0], location=None), *ROWS[1:]], "no plane positions", True),
         ([replace(place, position=(0.0, 0.0, 1.0)) for place in ROWS], "all plane positions are the same", False),
         ([replace(ROWS[0], position=(0.0, 0.0, 1.0)), *ROWS[1:]], "no plane positions", True),
         ([Place((0.0, 0.0, 0.0)), Place((1.0, 0.0, 0.0)), Place((0.0, 1.0, 0.0))], "the plane positions do not lie on a line", True),
