@@ -6,6 +6,7 @@
     +-- ModelError    the model or its engine cannot be used: stop                (exit status 3)
     |   +-- OutOfMemory   the engine has no memory for so much at a time: take less, else stop
     +-- OutputError   a result cannot be written (disk full, no permission): stop (exit status 1)
+    +-- WorkerLost    a cluster's workers died of a job: leave it out, go on      (exit status 1)
 
 Messages say what was got, what is needed and what to do; they never hold patient data.
 """
@@ -39,3 +40,7 @@ class OutOfMemory(ModelError):
 
 class OutputError(OctedgeError):
     """A result could not be written; nothing half-written is left behind."""
+
+
+class WorkerLost(OctedgeError):
+    """The workers of a cluster that a job was given to died, one after the other; other jobs are not affected."""

@@ -2,16 +2,18 @@
 
 import math
 from collections import Counter
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
 import click
 
-from octedge.batch import COMING, DEFAULT, FORMATS, Job, Outcome, identities, run_one
+from octedge.batch import COMING, DEFAULT, FORMATS, Outcome, run_one
 from octedge.cli.console import complain, progress_bar, say_json
 from octedge.edge.engine import BACKENDS
-from octedge.edge.model import open_model
 from octedge.readers import find
 from octedge.results.files import make_folder
+from octedge.workers import RECORD, Batch, segment_on
 
 
 def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -55,6 +57,12 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One machine-readabl
 @click.option("--axial-um", type=click.FloatRange(0.2, 50), callback=_number, help="Distance between rows, if the file does not say.")
 @click.option("--lateral-um", type=click.FloatRange(0.2, 500), callback=_number, help="Distance between columns, if the file does not say.")
 @click.option("--ledger", is_flag=True, help="Also write when each stage had each B-scan: NAME.ledger.json.")
+@click.option(
+    "--cluster",
+    "address",
+    metavar="ADDRESS|local",
+    help=f"Share the scans out to a Ray cluster, or to one started here; go on where a stopped run was (NAME{RECORD} says what is done).",
+)
 @JSON
 @click.pass_context
 def segment(  # noqa: PLR0913 - one per option
@@ -68,27 +76,51 @@ def segment(  # noqa: PLR0913 - one per option
     axial_um: float | None,
     lateral_um: float | None,
     ledger: bool,
+    address: str | None,
     as_json: bool,
 ) -> None:
     """Segment the scans in INPUTS (files and folders: DICOM, PNG/TIFF, NPZ, .vol) into the folder --out.
 
+    With --cluster every CPU of the cluster (every GPU, where it has any) is a worker with an engine of its own, certified on its
+    machine; all see the same folders. A worker that dies costs no scan. A scan whose record, results, settings and files are as
+    they were is not done again; delete its record to have it done again.
+
     Ends with 0 if all are done, 1 if some scans or B-scans were refused, 2 on a wrong call, 3 if the model or its engine cannot be used.
     """
-    sources = find(inputs)
-    model = open_model(bundle, engine, complain, allow_fallback)
-    make_folder(out)
-    job = Job(model, out, formats, axial_um, lateral_um, ledger, identities(sources))
+    sources = tuple(find(inputs))
+    batch = Batch(bundle, engine, allow_fallback, out, formats, axial_um, lateral_um, ledger, sources)
     ends: Counter[str] = Counter()
-    for source in sources:
-        with progress_bar(source.name, not as_json) as progress:
-            outcome = run_one(source, job, progress)
-        ends[outcome.status] += 1
-        if as_json:
-            say_json(outcome)
-        complain(summary(outcome))
+    with closing(_here(batch, not as_json) if address is None else _there(batch, address)) as outcomes:
+        for outcome in outcomes:
+            ends[outcome.status] += 1
+            if as_json:
+                say_json(outcome)
+            complain(summary(outcome))
     partial = f"{ends['partial']} in part, " if ends["partial"] else ""
     complain(f"scans: {ends['done']} done, {partial}{ends['refused']} refused; research use only")
     ctx.exit(0 if ends["done"] == len(sources) else 1)
+
+
+def _here(batch: Batch, watched: bool) -> Generator[Outcome, None, None]:
+    """One scan after the other, in this process."""
+    job = batch.job(complain)
+    make_folder(batch.out)
+    for source in batch.sources:
+        with progress_bar(source.name, watched) as progress:
+            outcome = run_one(source, job, progress)
+        yield outcome
+
+
+def _there(batch: Batch, address: str) -> Generator[Outcome, None, None]:
+    """Many scans at once, on a cluster."""
+    make_folder(batch.out)
+    said: set[str] = set()
+    for answered in segment_on(address, batch):
+        for words in answered.told:
+            if words not in said:
+                complain(words)
+        said.update(answered.told)
+        yield answered.outcome
 
 
 def bscans(frames: int, rows: int, columns: int) -> str:

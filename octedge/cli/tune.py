@@ -10,7 +10,6 @@ import click
 from msgspec import structs
 
 from octedge.cli.console import complain, say
-from octedge.errors import UsageError
 
 if TYPE_CHECKING:
     from octedge.train.cohort import Split
@@ -84,9 +83,7 @@ def _pool(address: str | None, split: "Split") -> Iterator["Pool | None"]:
     if address is None:
         yield None
         return
-    if not address:
-        raise UsageError("--cluster is empty; give the address of a Ray cluster (HOST:PORT), or local")
-    from octedge.train.cluster import cluster
+    from octedge.cluster import cluster
     from octedge.train.select import work
 
     with cluster(address, work, split) as pool:

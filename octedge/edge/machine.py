@@ -9,12 +9,17 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def cores() -> int:
-    """Physical cores this process may run on, at least 1; 0 where the system does not tell (the engine then decides)."""
+    """Physical cores this process may use, at least 1; 0 where the system does not tell (the engine then decides).
+
+    No more than OMP_NUM_THREADS, which a cluster sets for each of the workers that share a machine.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    most = int(said) if said.isascii() and said.isdigit() else 0
     if not hasattr(os, "sched_getaffinity"):
-        return 0
+        return most
     usable = os.sched_getaffinity(0)
     groups = {_siblings(cpu) for cpu in usable}
-    return max(1, min(len(groups), _quota() or len(groups)))
+    return max(1, min(len(groups), _quota() or len(groups), most or len(groups)))
 
 
 def _siblings(cpu: int) -> str:

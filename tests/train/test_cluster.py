@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from octedge.cluster import cluster
 from octedge.errors import UsageError
-from octedge.train.cluster import cluster
 from octedge.train.fit import Course, Trial, fit
 from octedge.train.networks import UNet, build, parameters
 from octedge.train.recipe import Tune
