@@ -6,12 +6,14 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from itertools import islice, repeat
+from types import GeneratorType
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 Progress = Callable[[int, int], None]  # hears how many are done, of how many
 
+_BRIEF = 0.01  # s
 _TICK = 1.0  # s; Windows lets Ctrl-C through only where a wait has an end
 
 
@@ -30,7 +32,9 @@ def ahead(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
                 yield item  # type: ignore[misc]
                 del item
     finally:
-        if isinstance(source, Generator):
+        if isinstance(source, GeneratorType):
+            while source.gi_running:  # Ctrl-C met a thread that was just being started, for which its pool does not wait
+                time.sleep(_BRIEF)
             source.close()
 
 

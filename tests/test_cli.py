@@ -287,7 +287,7 @@ def test_an_engine_that_dies_in_mid_volume_ends_with_3_and_leaves_whole_files_on
     torn_volume(tmp_path / "a.tif", bad=())
     torn_volume(tmp_path / "b.tif", bad=(), frames=8)
     opened = octedge.open_model(bundle)
-    monkeypatch.setattr("octedge.cli.segment.open_model", lambda *_: replace(opened, engine=Dies(opened.engine, 4 + 5)))
+    monkeypatch.setattr("octedge.workers.open_model", lambda *_: replace(opened, engine=Dies(opened.engine, 4 + 5)))
     result = octedge_("segment", tmp_path, "--out", tmp_path / "out", "--model", bundle, "--format", formats)
     assert result.exit_code == 3
     assert result.stderr.splitlines()[-1] == "error: the engine is gone"

@@ -178,3 +178,27 @@ def test_patience_ends_when_the_time_is_over_and_not_before_a_try():
 def test_patience_without_an_end_tries_again():
     answers = iter([False, False, True])
     assert patiently(lambda _: next(answers))
+
+
+def test_an_iterator_that_a_thread_is_still_at_is_closed_when_it_is_done(monkeypatch):
+    """As when Ctrl-C meets a thread that is being started: its pool does not wait for it."""
+    began, closed = threading.Event(), []
+
+    def slow():
+        try:
+            began.set()
+            time.sleep(0.2)
+            yield 1
+        finally:
+            closed.append(True)
+
+    def impatient(make, items, *_):
+        threading.Thread(target=make, args=(None,)).start()
+        began.wait()
+        yield from ()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("octedge.flow.side_by_side", impatient)
+    with pytest.raises(KeyboardInterrupt):
+        next(ahead(slow()))
+    assert closed == [True]

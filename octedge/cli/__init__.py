@@ -18,6 +18,7 @@ COMMANDS = {
     "bench": ("octedge.cli.bench:bench", "Measure speed from file to result, and whether it keeps up with a device."),
     "inspect": ("octedge.cli.inspect_bundle:inspect", "Show what a model bundle is."),
     "data": ("octedge.cli.data:data", "Workstation: gather annotated scans in a cohort, check and look at them."),
+    "deid": ("octedge.cli.deid:deid", "Workstation: copy DICOM scans for training, without patient data."),
     "train": ("octedge.cli.workstation:train", "Workstation: train the candidate networks of a recipe."),
     "select": ("octedge.cli.workstation:select", "Workstation: choose the target network by IoU."),
     "report": ("octedge.cli.report:report", "Workstation: a run as one page, with its errors and worst B-scans."),
