@@ -2,13 +2,13 @@
 
 The profile lists what has to go (table E.1-1). Here what may stay is listed, and everything else goes, at every depth: private
 elements, descriptions, comments, names, curves, overlays, icons, signatures, and whatever nobody has thought of. What stays of
-identifiers and dates is replaced by dicognito: UIDs, the patient's number, and dates, which move by one distance per patient
+identifiers and dates is replaced, by dicognito: UIDs, the patient's number, and dates, which move by one distance per patient
 (Retain Longitudinal Temporal Information with Modified Dates, PS3.15 E.3.6). Pixels and their transfer syntax are not touched.
 """
 
 import hmac
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
@@ -16,8 +16,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydicom import Dataset, FileMetaDataset, dcmread, dcmwrite
+from pydicom import DataElement, Dataset, FileMetaDataset, dcmread, dcmwrite
 from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.multival import MultiValue
 
 import octedge
 from octedge.errors import ScanError, UsageError
@@ -27,6 +28,7 @@ from octedge.results.files import atomic, make_folder
 
 if TYPE_CHECKING:
     from dicognito.anonymizer import Anonymizer
+    from dicognito.element_anonymizer import ElementAnonymizer
 
 # What may stay, by the part of PS3.3 that asks for it. UIDs, dates and the patient's number among it are replaced, sequences looked
 # into. Of what is kept as it is, table E.1-1 lists nothing.
@@ -114,18 +116,36 @@ class Pseudonyms:
             from dicognito.fixedvalueanonymizer import FixedValueAnonymizer
             from dicognito.idanonymizer import IDAnonymizer
             from dicognito.randomizer import Randomizer
-            from dicognito.uianonymizer import UIAnonymizer
 
-            seed = self._derived(f"patient {patient}")
+            seed = hmac.digest(self.secret, f"patient {patient}".encode(), "sha256").hex()
             found = Anonymizer(seed=seed)
-            found.add_element_handler(UIAnonymizer(Randomizer(self._derived("uid"))))
+            found.add_element_handler(_uids(self.secret))
             found.add_element_handler(IDAnonymizer(Randomizer(seed), "", "", "StackID"))
             found.add_element_handler(FixedValueAnonymizer("DeviceSerialNumber", "0"))  # must not be empty (PS3.3 C.7.5.2)
             self._patients[patient] = found
         return self._patients[patient]
 
-    def _derived(self, purpose: str) -> str:
-        return hmac.digest(self.secret, purpose.encode(), "sha256").hex()
+
+def _uids(secret: bytes) -> "ElementAnonymizer":
+    """What replaces UIDs but those of classes by UUID-derived ones (PS3.5 B.2); dicognito's own have a root that does not exist."""
+    from dicognito.element_anonymizer import ElementAnonymizer
+
+    def new(uid: str) -> str:
+        return f"2.25.{int.from_bytes(hmac.digest(secret, f'uid {uid}'.encode(), 'sha256')[:16])}"
+
+    class Uids(ElementAnonymizer):
+        def __call__(self, dataset: Dataset, data_element: DataElement) -> bool:
+            if data_element.VR != "UI":
+                return False
+            if data_element.value and not data_element.keyword.endswith(("ClassUID", "TransferSyntaxUID")):
+                several = isinstance(data_element.value, MultiValue)
+                data_element.value = [new(uid) for uid in data_element.value] if several else new(data_element.value)
+            return True
+
+        def describe_actions(self) -> Iterator[str]:
+            yield "Replace UIDs but those of classes and transfer syntaxes by UUID-derived ones"
+
+    return Uids()
 
 
 def copy(path: Path, out: Path, pseudonyms: Pseudonyms, made: Container[Path] = ()) -> Copied:

@@ -24,6 +24,7 @@ from octedge.phantom import Phantom
 from octedge.phantom_files import write_dicom, write_series
 from octedge.phantom_look import LOOKS
 from tests.readers.opt_files import item, opt, save
+from tests.test_phantom_files import errors
 
 LOOK = replace(LOOKS["spectralis"], rows=64, columns=48, span_mm=0.5)
 SECRET = b"0123456789abcdef"
@@ -190,7 +191,8 @@ def test_uids_differ_from_the_originals_and_fit_each_other(tmp_path, pseudonyms)
     for before, after in zip(originals, copies, strict=True):
         uids = [(a, b) for a, b in zip(*map(uids_of, (before, after)), strict=True)]
         assert len(uids) >= 8
-        assert all(a != b for a, b in uids)
+        assert all(a != b and UID(b).is_valid for a, b in uids)
+        assert all(b.startswith("2.25.") and int(b[5:]) < 1 << 128 for _, b in uids)  # PS3.5 B.2
         assert after.SOPClassUID == before.SOPClassUID
         assert after.file_meta.MediaStorageSOPInstanceUID == after.SOPInstanceUID
         assert after.ReferencedImageSequence[0].ReferencedSOPInstanceUID == copies[0].SOPInstanceUID
@@ -272,6 +274,11 @@ def test_patients_of_one_number_from_two_issuers_are_two_and_without_one_a_study
         assert len(copied.PatientID) == 12
     assert len(set(found.values())) == 4
     assert found["none"] == found["none too"]
+
+
+def test_the_copy_conforms_as_well_as_its_scan(scan, tmp_path, pseudonyms):
+    path = copy(scan, tmp_path / "out", pseudonyms).path
+    assert errors(path) == []
 
 
 def test_the_copy_says_what_was_done(scan, tmp_path, pseudonyms):
