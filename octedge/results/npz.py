@@ -1,8 +1,10 @@
 """The result NPZ: every number of a segmentation in one file that numpy alone can read."""
 
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 from octedge.errors import UsageError
 from octedge.quality import MEASURES, measures
 from octedge.segment import About, Layers, Segmentation
+
+_IN_MEMORY = 1 << 22  # bytes of surfaces; more wait in a temporary file without a name, so that memory does not grow with the volume
 
 
 def write_npz(file: BinaryIO, result: Segmentation) -> None:
@@ -27,21 +31,27 @@ def write_npz(file: BinaryIO, result: Segmentation) -> None:
 
 @contextmanager
 def npz_by_frame(file: BinaryIO, shape: tuple[int, ...], about: Callable[[], About]) -> Iterator[Callable[[Layers], None]]:
-    """The same file, written while the answers to B-scans (F, H, W) come: add each; no labels are held. `about` is asked for at the end."""
-    with zipfile.ZipFile(file, "w") as archive:
-        surfaces: list[NDArray[np.float32]] = []
+    """The same file, written while the answers to B-scans (F, H, W) come: add each; none is held. `about` is asked for at the end."""
+    with zipfile.ZipFile(file, "w") as archive, SpooledTemporaryFile(_IN_MEMORY) as surfaces:
+        sizes: list[tuple[int, ...]] = []
         # Labels shrink a hundredfold at the fastest level; the rest is small or does not shrink.
         with archive.open(_entry("labels", zipfile.ZIP_DEFLATED), "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
             def add(layers: Layers) -> None:
                 member.write(np.ascontiguousarray(layers.labels).data)
-                surfaces.append(layers.surfaces)
+                surfaces.write(np.ascontiguousarray(layers.surfaces).data)
+                sizes.append(layers.surfaces.shape)
 
             yield add
-        if len(surfaces) != shape[0]:
-            raise UsageError(f"{len(surfaces)} answers came for {shape[0]} B-scans; needed is one for each")
-        for name, array in {"surfaces": np.stack(surfaces), **_words(about())}.items():
+        if len(sizes) != shape[0]:
+            raise UsageError(f"{len(sizes)} answers came for {shape[0]} B-scans; needed is one for each")
+        with archive.open(_entry("surfaces", zipfile.ZIP_STORED), "w", force_zip64=True) as member:
+            kind = np.lib.format.dtype_to_descr(np.dtype(np.float32))
+            np.lib.format.write_array_header_1_0(member, {"descr": kind, "fortran_order": False, "shape": (shape[0], *sizes[0])})
+            surfaces.seek(0)
+            shutil.copyfileobj(surfaces, member)
+        for name, array in _words(about()).items():
             with archive.open(_entry(name, zipfile.ZIP_STORED), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 

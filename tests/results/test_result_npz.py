@@ -112,6 +112,24 @@ def test_frame_by_frame_it_holds_no_labels_and_asks_what_they_mean_when_all_are_
         assert (found["surfaces"] == np.arange(40)[:, None, None]).all()
 
 
+def test_surfaces_of_any_number_of_frames_take_no_more_memory(monkeypatch, tmp_path):
+    expected = written(RESULT)
+    monkeypatch.setattr("octedge.results.npz._IN_MEMORY", 1000)
+    assert written(RESULT) == expected  # wherever they have waited
+    each = Layers(np.zeros((2, 2000), np.uint8), np.ones((14, 2000), np.float32))
+    with (tmp_path / "a.npz").open("wb") as file:
+        tracemalloc.start()
+        with npz_by_frame(file, (200, 2, 2000), lambda: RESULT) as add:
+            for _ in range(200):
+                add(replace(each, surfaces=each.surfaces + 1))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 200 * each.surfaces.nbytes / 10
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
+        assert found["surfaces"].shape == (200, 14, 2000)
+        assert (found["surfaces"] == 2).all()
+
+
 @pytest.mark.parametrize("count", [0, 2, 4])
 def test_one_answer_for_each_frame_is_needed(count):
     labels, surfaces = RESULT.labels.repeat(2, axis=0)[:count], RESULT.surfaces.repeat(2, axis=0)[:count]
