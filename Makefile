@@ -4,6 +4,7 @@
 PYTHON ?= python3
 DATA ?= ../shared/data
 OUT ?= demo-out
+BENCH ?= bench-out
 
 EDGE := .venv
 DEV := .venv-dev
@@ -11,7 +12,7 @@ DEV := .venv-dev
 INSTALL := -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint reference scores clean
+.PHONY: help demo test lint reference scores bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile
@@ -33,8 +34,19 @@ reference: $(DEV)/.installed  ## train, select and export the shipped model from
 scores: $(DEV)/.installed  ## print every accuracy number of the README from DATA
 	$(DEV)/bin/python -m benchmarks.scores --data "$(DATA)"
 
+# On a machine that does nothing else: about half an hour on two cores.
+bench: $(DEV)/.installed  ## measure speed, memory and start on this machine; tables and pictures in BENCH
+	mkdir -p "$(BENCH)"
+	$(DEV)/bin/python -m benchmarks.start --out "$(BENCH)" > "$(BENCH)/start.md"
+	$(DEV)/bin/python -m benchmarks.scaling --out "$(BENCH)" > "$(BENCH)/scaling.md"
+	$(DEV)/bin/python -m benchmarks.peers > "$(BENCH)/peers.md"
+	$(DEV)/bin/python -m benchmarks.facts > "$(BENCH)/precisions.md"
+	$(DEV)/bin/python -m benchmarks.precisions >> "$(BENCH)/precisions.md"
+	$(DEV)/bin/python -m benchmarks.facts > "$(BENCH)/decode.md"
+	$(DEV)/bin/python -m benchmarks.decode >> "$(BENCH)/decode.md"
+
 clean:  ## remove what the other targets made
-	rm -rf $(EDGE) $(DEV) "$(OUT)" .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(EDGE) $(DEV) "$(OUT)" "$(BENCH)" .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # The stamp is written last: an interrupted installation is taken up again.
 $(EDGE)/.installed: pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""Where and when a table was made: the line above every table."""
+"""Where and when a table was made: the line above every table; by itself, `python -m benchmarks.facts`."""
 
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -29,3 +29,7 @@ def head(first: str, *others: str) -> str:
 def ms(values: Iterable[float]) -> list[str]:
     """Milliseconds as a table has them."""
     return [f"{value:.0f}" if value >= 100 else f"{value:.1f}" for value in values]
+
+
+if __name__ == "__main__":
+    print(f"{facts('onnxruntime', 'openvino', 'torch')}\n")

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "octedge"
 TEXT = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".cfg", ".html", ""}
-MADE = {"__pycache__", "demo-out", "out", "runs", "dist", "build"}
+MADE = {"__pycache__", "demo-out", "bench-out", "out", "runs", "dist", "build"}
 
 
 def sources() -> list[Path]:
