@@ -35,9 +35,9 @@ scores: $(DEV)/.installed  ## print every accuracy number of the README from DAT
 	$(DEV)/bin/python -m benchmarks.scores --data "$(DATA)"
 
 # On a machine that does nothing else: about half an hour on two cores.
-bench: $(DEV)/.installed  ## measure speed, memory and start on this machine; tables and pictures in BENCH
+bench: $(DEV)/.installed $(EDGE)/.installed  ## measure speed, memory and start on this machine; tables and pictures in BENCH
 	mkdir -p "$(BENCH)"
-	$(DEV)/bin/python -m benchmarks.start --out "$(BENCH)" > "$(BENCH)/start.md"
+	$(DEV)/bin/python -m benchmarks.start --python $(EDGE)/bin/python --out "$(BENCH)" > "$(BENCH)/start.md"
 	$(DEV)/bin/python -m benchmarks.scaling --out "$(BENCH)" > "$(BENCH)/scaling.md"
 	$(DEV)/bin/python -m benchmarks.peers > "$(BENCH)/peers.md"
 	$(DEV)/bin/python -m benchmarks.facts > "$(BENCH)/precisions.md"

@@ -1,7 +1,7 @@
 """What starting costs: importing octedge, the command up to its first mask, and where that time goes.
 
     python -m benchmarks.start
-    python -m benchmarks.start --rounds 9
+    python -m benchmarks.start --python .venv/bin/python        as on a device, without what development needs
 
 Every measurement is a new process with the shipped model; given are the least and the median of the rounds. "first mask" is from the
 start of `octedge segment` for a phantom of 1024 x 512 until its NPZ has its name; "on this machine for the first time" includes the check
@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -62,38 +62,45 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     imports: dict[str, float]
 
 
-def run(*arguments: str | Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Python, from start to end. Ends the program if it fails."""
-    environment = os.environ | {"OCTEDGE_CACHE": str(cache)}
-    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{arguments}: {done.stderr}")
-    return done
+@dataclass(frozen=True, slots=True)
+class Python:
+    """An interpreter that has octedge, and where octedge keeps its certificates."""
 
+    path: Path
+    cache: Path
 
-def seconds(*arguments: str | Path, cache: Path) -> float:
-    """How long it takes."""
-    began = time.perf_counter()
-    run(*arguments, cache=cache)
-    return time.perf_counter() - began
+    @property
+    def environment(self) -> dict[str, str]:
+        """For its processes."""
+        return os.environ | {"OCTEDGE_CACHE": str(self.cache)}
 
+    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """From start to end. Ends the program if it fails."""
+        done = subprocess.run([self.path, *arguments], env=self.environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{arguments}: {done.stderr}")
+        return done
 
-def first_mask(scan: Path, out: Path, cache: Path) -> float:
-    """Seconds until the result has its name; the process is waited for."""
-    result = out / f"{scan.stem}.npz"
-    result.unlink(missing_ok=True)
-    environment = os.environ | {"OCTEDGE_CACHE": str(cache)}
-    began = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "segment", scan, "--out", out, "--format", "npz"], env=environment, stderr=subprocess.PIPE
-    ) as process:
-        while not result.exists():
-            if process.poll() is not None:
-                raise SystemExit(f"octedge segment ended with {process.returncode} and no result")
-            time.sleep(0.001)
-        taken = time.perf_counter() - began
-        process.communicate()
-    return taken
+    def seconds(self, code: str) -> float:
+        """How long that takes for some code."""
+        began = time.perf_counter()
+        self.run("-c", code)
+        return time.perf_counter() - began
+
+    def first_mask(self, scan: Path, out: Path) -> float:
+        """Seconds until the result has its name; the process is waited for."""
+        result = out / f"{scan.stem}.npz"
+        result.unlink(missing_ok=True)
+        call: list[str | Path] = [self.path, "-c", COMMAND, "segment", scan, "--out", out, "--format", "npz"]
+        began = time.perf_counter()
+        with subprocess.Popen(call, env=self.environment, stderr=subprocess.PIPE) as process:
+            while not result.exists():
+                if process.poll() is not None:
+                    raise SystemExit(f"octedge segment ended with {process.returncode} and no result")
+                time.sleep(0.001)
+            taken = time.perf_counter() - began
+            process.communicate()
+        return taken
 
 
 def imports(text: str) -> dict[str, float]:
@@ -115,7 +122,8 @@ def _package(module: str) -> str:
 @click.command()
 @click.option("--out", default="bench-out", show_default=True, type=click.Path(path_type=Path), help="Folder for start.json.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
-def main(out: Path, rounds: int) -> None:
+@click.option("--python", "path", default=sys.executable, type=click.Path(path_type=Path), help="Another interpreter.  [default: this one]")
+def main(out: Path, rounds: int, path: Path) -> None:
     """Print tables as Markdown."""
     made = facts("onnxruntime", "pydicom", "click")
     found: dict[str, list[float]] = {name: [] for name in ("python", "import octedge", "first mask", "on this machine for the first time")}
@@ -124,15 +132,16 @@ def main(out: Path, rounds: int) -> None:
         scan, results, cache = (Path(folder, name) for name in ("scan.dcm", "results", "cache"))
         axial_um = open_bundle().card.axial_um[1]
         write_dicom(Phantom(replace(LOOKS["spectralis"], rows=1024, columns=512, axial_um=axial_um), 1, 1), scan)
+        known = Python(path, cache)
         for turn in range(rounds):
-            found["on this machine for the first time"].append(first_mask(scan, results, Path(folder, f"new{turn}")))
-            first_mask(scan, results, cache)  # leaves the certificate there, and the files in the system's memory
-            found["first mask"].append(first_mask(scan, results, cache))
-            found["python"].append(seconds("-c", "pass", cache=cache))
-            found["import octedge"].append(seconds("-c", "import octedge", cache=cache))
-            ways.append(json.loads(run("-c", WAY, scan, results, cache=cache).stdout))
+            found["on this machine for the first time"].append(Python(path, Path(folder, f"new{turn}")).first_mask(scan, results))
+            known.first_mask(scan, results)  # leaves the certificate there, and the files in the system's memory
+            found["first mask"].append(known.first_mask(scan, results))
+            found["python"].append(known.seconds("pass"))
+            found["import octedge"].append(known.seconds("import octedge"))
+            ways.append(json.loads(known.run("-c", WAY, scan, results).stdout))
             print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
-        timed = run("-X", "importtime", "-c", WAY, scan, results, cache=cache).stderr
+        timed = known.run("-X", "importtime", "-c", WAY, scan, results).stderr
     report = Report(
         facts=made,
         seconds={name: tuple(round(each, 4) for each in times) for name, times in found.items()},
