@@ -6,7 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -21,7 +24,7 @@ from octedge.phantom import Phantom
 from octedge.phantom_files import write_dicom
 from octedge.phantom_look import LOOKS
 from octedge.readers import Source, find
-from octedge.workers import Batch, _asked, _warm, finished, work
+from octedge.workers import Batch, _asked, _warm, finished, segment_on, work
 from tests.support import digests, tiny_bundle
 
 pytestmark = [
@@ -214,3 +217,25 @@ def test_without_ray_or_an_address_it_says_what_to_do(done, tmp_path, monkeypatc
     result = CliRunner().invoke(main, call)
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+def test_a_scan_that_every_worker_dies_of_is_refused_and_the_others_go_on(done, monkeypatch):
+    source, batch = done
+    other = replace(source, name="deadly")
+
+    def start(sources):
+        def answer(one):
+            if one.name == "deadly":
+                raise WorkerLost("a worker died 4 times")
+            return work(one, batch)
+
+        return [partial(answer, one) for one in sources]
+
+    @contextmanager
+    def alone(*_):
+        yield SimpleNamespace(start=start)
+
+    monkeypatch.setattr("octedge.workers.cluster", alone)
+    answers = list(segment_on("local", replace(batch, sources=(other, source))))
+    assert [(each.outcome.name, each.outcome.status) for each in answers] == [("deadly", "refused"), ("scan7", "done")]
+    assert answers[0].outcome.error == "deadly: a worker died 4 times"
