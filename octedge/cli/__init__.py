@@ -16,6 +16,9 @@ COMMANDS = {
     "prepare": ("octedge.cli.prepare:prepare", "Find the fastest engine of this machine that gives the reference answers."),
     "segment": ("octedge.cli.segment:segment", "Segment scans: files and folders in, one result per scan out."),
     "bench": ("octedge.cli.bench:bench", "Measure speed from file to result, and whether it keeps up with a device."),
+    "serve": ("octedge.cli.serve:serve", "Receive scans by DICOM, segment them, send the results: nothing is lost."),
+    "watch": ("octedge.cli.watch:watch", "Segment what a device exports into a folder, each scan once."),
+    "spool": ("octedge.cli.spool:spool", "Show what serve and watch have under way, and retry it."),
     "inspect": ("octedge.cli.inspect_bundle:inspect", "Show what a model bundle is."),
     "data": ("octedge.cli.data:data", "Workstation: gather annotated scans in a cohort, check and look at them."),
     "deid": ("octedge.cli.deid:deid", "Workstation: copy DICOM scans for training, without patient data."),
@@ -25,6 +28,7 @@ COMMANDS = {
     "tune": ("octedge.cli.tune:tune", "Workstation: vary the target's shape within a budget of milliseconds."),
     "export": ("octedge.cli.workstation:export", "Workstation: make a bundle of a trained network."),
 }
+EXTRAS = {"pynetdicom": "octedge[serve]", "prometheus_client": "octedge[serve]"}
 STOPPED = 130  # 128 + SIGINT, as shells count
 
 
@@ -59,7 +63,8 @@ class LazyGroup(click.Group):
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith("octedge"):
                 raise
-            complain(f"error: this command needs {error.name}, which is not installed; pip install octedge[train,export] in a checkout")
+            install = EXTRAS.get(error.name.partition(".")[0], "octedge[train,export] in a checkout")
+            complain(f"error: this command needs {error.name}, which is not installed; pip install {install}")
             ctx.exit(UsageError.exit_status)
         except KeyboardInterrupt:
             complain("stopped: results written so far are whole, the others are not there")

@@ -66,7 +66,7 @@ class _Found:
         """Level 0: file without ending, or folder of a series; 1: the whole file name; 2: with the input folder before it."""
         first = self.paths[0].relative_to(self.root)
         if level == 0 and len(self.paths) == 1:
-            return first.with_name(_stem(first)).as_posix()
+            return first.with_name(stem(first)).as_posix()
         if level == 0:
             return first.parent.as_posix() if first.parent != Path() else self.root.resolve().name
         return first.as_posix() if level == 1 else (Path(self.root.resolve().name) / first).as_posix()
@@ -95,7 +95,7 @@ def find(inputs: Sequence[Path]) -> list[Source]:
         if not path.exists():
             raise UsageError(f"{os.fspath(path)!r} does not exist; give files or folders with scans")
         if path.is_dir():
-            here = [candidate for file in _walk(path) if (candidate := _listed(file, path)) is not None]
+            here = [candidate for file in _walk(path) if (candidate := listed(file, path)) is not None]
         else:
             here = [_Candidate(path, path.parent, _series(path) or "")]
         if not here:
@@ -111,7 +111,7 @@ def find(inputs: Sequence[Path]) -> list[Source]:
 
 
 def _walk(folder: Path) -> list[Path]:
-    """The files below `folder` that may be scans, sorted, hidden ones left out."""
+    """The files below `folder`, sorted, hidden ones left out."""
 
     def refuse(error: OSError) -> None:
         raise UsageError(f"a folder in {os.fspath(folder)!r} cannot be listed ({error.strerror}); check its permissions")
@@ -120,7 +120,7 @@ def _walk(folder: Path) -> list[Path]:
     for here, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(here, name) for name in names if not name.startswith(".")]
-    return sorted(file for file in files if file.is_file() and _kind(file) is not None)
+    return sorted(file for file in files if file.is_file())
 
 
 def _kind(path: Path) -> str | None:
@@ -139,17 +139,18 @@ def _kind(path: Path) -> str | None:
         return "dicom"  # cannot be looked into: reading it will say why
 
 
-def _stem(path: Path) -> str:
+def stem(path: Path) -> str:
     """The name without a known ending; `1.2.840.1` has none."""
     known = (*IMAGES, *DICOM, ".npz", ".vol")
     return path.name[: -len(path.suffix)] if path.suffix.lower() in known else path.name
 
 
-def _listed(file: Path, root: Path) -> _Candidate | None:
-    """The file as a listing takes it: None for what is sound, but no OCT scan (fundus pictures, results)."""
-    if _PICTURE.search(file.name):
+def listed(file: Path, root: Path) -> _Candidate | None:
+    """The file as a listing takes it: None for files of other kinds, and what is sound but no OCT scan (fundus pictures, results)."""
+    kind = _kind(file)
+    if kind is None or _PICTURE.search(file.name):
         return None
-    if _kind(file) == "npz":
+    if kind == "npz":
         from octedge.readers.npz import holds_scan
 
         return _Candidate(file, root, "") if holds_scan(file) else None

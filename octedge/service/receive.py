@@ -4,20 +4,19 @@ pynetdicom's chunked mode writes a data set to a file while it comes, so memory 
 of mode 0600, on the disk that `os.replace` needs, and swept after a crash. Nothing is segmented in here.
 """
 
-import hashlib
 import os
 import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from octedge.errors import OutputError, ScanError, UsageError
-from octedge.readers.dicom import OPT, summary
+from octedge.errors import OutputError, UsageError
+from octedge.readers.dicom import OPT
+from octedge.service.intake import described, settle
 from octedge.service.monitor import Monitor
 from octedge.service.series import Series
 from octedge.service.settings import Receive
-from octedge.service.spool import Arrival, Receipt, Spool
+from octedge.service.spool import Receipt, Spool
 from octedge.service.tls import server_tls
 
 # PS3.4 B.5: only these are agreed to; what a device must not send here it learns before it does.
@@ -27,6 +26,7 @@ SYNTAXES = tuple(
     f"1.2.840.10008.1.2{ending}"
     for ending in ("", ".1", ".2", ".1.99", ".5", *(f".4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91, 201, 202, 203)))
 )
+VERIFICATION = "1.2.840.10008.1.1"
 PDU = 131072  # bytes; pynetdicom's 16382 takes twice as long
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700  # PS3.4 table B.2-1
 
@@ -58,16 +58,6 @@ class Sink:
         """Where the next chunk goes."""
         return 0 if self._file is None else self._file.tell()
 
-    def digest(self, start: int) -> str:
-        """Bring the file to the disk; the SHA-256 of its bytes from `start` on."""
-        assert self._file is not None
-        with ThreadPoolExecutor(1) as pool:  # the disk works while the digest is made
-            synced = pool.submit(os.fsync, self._file.fileno())
-            self._file.seek(start)
-            digest = hashlib.file_digest(self._file, "sha256").hexdigest()
-            synced.result()
-        return digest
-
     def close(self) -> None:
         """No more is written."""
         if self._file is not None:
@@ -89,21 +79,21 @@ class Receiver:
     def start(self) -> None:
         """Listen. Raises `UsageError` if the address is taken or a certificate cannot be used."""
         from pynetdicom import AE, _config, dimse_messages, evt
-        from pynetdicom.sop_class import Verification
 
         _config.STORE_RECV_CHUNKED_DATASET = True
         _config.LOG_HANDLER_LEVEL = "none"  # or it formats every PDU for a log that nobody reads
-        dimse_messages.NamedTemporaryFile = self._sink
+        module: Any = dimse_messages
+        module.NamedTemporaryFile = self._sink  # the one way to say where, and to write nothing where the disk is low
         entity = AE(self.settings.ae_title)
         entity.maximum_pdu_size = PDU
         entity.maximum_associations = self.settings.associations
         entity.require_called_aet = True
         entity.require_calling_aet = list(self.settings.allow)
         entity.network_timeout = entity.dimse_timeout = self.settings.timeout_s
-        entity.add_supported_context(Verification)
+        entity.add_supported_context(VERIFICATION)
         for uid in CLASSES:
             entity.add_supported_context(uid, list(SYNTAXES))
-        handlers = [
+        handlers: list[Any] = [
             (evt.EVT_C_STORE, self._store), (evt.EVT_CONN_OPEN, self._opened), (evt.EVT_CONN_CLOSE, self._closed),
             (evt.EVT_REJECTED, self._rejected), (evt.EVT_ABORTED, self._aborted),
         ]  # fmt: skip
@@ -111,7 +101,8 @@ class Receiver:
         try:
             self._server = entity.start_server(address, block=False, ssl_context=server_tls(self.settings.tls), evt_handlers=handlers)
         except OSError as error:
-            raise UsageError(f"{address[0]}:{address[1]}: cannot listen ({error.strerror or error}); choose another host or port") from error
+            why = error.strerror or type(error).__name__
+            raise UsageError(f"{address[0]}:{address[1]}: cannot listen ({why}); choose another host or port") from error
 
     def stop(self) -> None:
         """Take no more; associations under way are aborted, and their senders try again."""
@@ -135,12 +126,10 @@ class Receiver:
             return OUT_OF_RESOURCES
         path = Path(sink.name)
         try:
-            content = sink.digest(start_of_data(path))
             sink.close()  # Windows moves no open file
             size = path.stat().st_size
-            receipt = self.spool.arrive(path, described(path, content, str(event.request.AffectedSOPInstanceUID)))
+            receipt = self.spool.arrive(path, described(path, settle(path), str(event.request.AffectedSOPInstanceUID)))
         except (OSError, OutputError) as error:
-            sink.close()
             path.unlink(missing_ok=True)
             self.monitor.event("refused", status=f"{OUT_OF_RESOURCES:04X}", why=type(error).__name__)
             return OUT_OF_RESOURCES
@@ -172,22 +161,6 @@ class Receiver:
 
     def _aborted(self, event: Any) -> None:
         self.monitor.event("aborted")
-
-
-def described(path: Path, content: str, uid: str) -> Arrival:
-    """What the header says of a received file; a damaged one is a job of its own, and the reader will say what is wrong."""
-    try:
-        told = summary(path)
-    except ScanError:
-        return Arrival(content=content, uid=uid)
-    return Arrival(content=content, uid=uid, series=told.series if told.single else "")
-
-
-def start_of_data(path: Path) -> int:
-    """Where the data set begins in a DICOM file: after the preamble and group 0002, whose length is its first element (PS3.10 7.1)."""
-    with path.open("rb") as file:
-        head = file.read(144)
-    return 144 + int.from_bytes(head[140:144], "little") if head[132:138] == b"\2\0\0\0UL" else 0
 
 
 def free_bytes(folder: Path) -> int:

@@ -61,6 +61,10 @@ class Parcel:
         """It is this file that is sent."""
         self.spool.choose(self.job, self.destination, item, file.name)
 
+    def refused(self, item: str) -> None:
+        """The destination does not support the class of the chosen file, and says so."""
+        self.spool.unchoose(self.job, self.destination, item)
+
     def sent(self, item: str) -> None:
         """It has arrived."""
         self.spool.sent(self.job, self.destination, item)
@@ -80,7 +84,7 @@ class Destination(Protocol):
 def destinations(settings: Settings) -> list[Destination]:
     """All that the settings name. Raises `UsageError` for certificates that cannot be used."""
     folder: list[Destination] = [Folder(Path(settings.out))] if settings.out else []
-    return [*folder, *map(Archive, settings.peer), *map(Service, settings.web)]
+    return [*folder, *map(Archive, settings.peer), *map(DicomWeb, settings.web)]
 
 
 def dicom_items(folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -120,17 +124,18 @@ class Archive:
     def deliver(self, parcel: Parcel) -> list[str]:
         """Send each item as the first alternative that the peer agreed to."""
         left_out = []
-        items = {item: [(file, *_kind(file)) for file in files] for item, files in parcel.open().items()}
+        items = parcel.open()
+        kinds = {file: _kind(file) for files in items.values() for file in files}
         if not items:
             return []
-        with self._association({kind for files in items.values() for _, *kind_ in files for kind in [tuple(kind_)]}) as association:
+        with self._association(set(kinds.values())) as association:
             agreed = {(context.abstract_syntax, context.transfer_syntax[0]) for context in association.accepted_contexts}
             for item, files in items.items():
-                taken = [file for file, *kind in files if tuple(kind) in agreed]
-                if any(self._send(association, parcel, item, file) for file in taken):
+                if any(self._send(association, parcel, item, file) for file in files if kinds[file] in agreed):
                     continue
                 if item not in OPTIONAL:
-                    raise Refused(f"{self.name} takes no {item} ({files[0][1]}); let it accept this SOP class, then retry")
+                    sop_class, syntax = kinds[files[0]]
+                    raise Refused(f"{self.name} takes no {item} ({sop_class} as {syntax}); let it accept this, then retry")
                 left_out.append(f"{item} left out: {self.name} does not take it")
         return left_out
 
@@ -143,6 +148,7 @@ class Archive:
             parcel.sent(item)
             return True
         if status == NOT_SUPPORTED:
+            parcel.refused(item)
             return False
         answer = "no answer" if status is None else f"status {status:04X}"
         raise Unreachable(f"{self.name}: {item} was not stored, {answer}")
@@ -168,7 +174,7 @@ class Archive:
             association.release()
 
 
-class Service:
+class DicomWeb:
     """A DICOMweb service: one request for each item."""
 
     def __init__(self, web: Web) -> None:
@@ -199,13 +205,14 @@ class Service:
             parcel.sent(item)
             return True
         if NOT_SUPPORTED in reasons or status == 415:
+            parcel.refused(item)
             return False
         raise Unreachable(f"{self.name}: {item} was not stored, status {status}{''.join(f', reason {reason:04X}' for reason in reasons)}")
 
     def _asked(self, request: urllib.request.Request) -> tuple[int, list[int]]:
         """The status, and the failure reasons (0008,1197) of what was not stored."""
         try:
-            with urllib.request.urlopen(request, timeout=self._web.timeout_s, context=self._tls) as response:  # noqa: S310 - https?:// only
+            with urllib.request.urlopen(request, timeout=self._web.timeout_s, context=self._tls) as response:
                 return response.status, _reasons(response.read())
         except urllib.error.HTTPError as error:
             return error.code, _reasons(error.read())

@@ -1,23 +1,23 @@
 """The settings of the service: one TOML file; every command-line option is one of them.
 
-    spool = "/var/lib/octedge"
-    out = "/srv/results"                # a folder gets every result, each named after its job
-    [receive]
-    ae_title = "OCTEDGE"
-    host = "192.0.2.10"                 # 127.0.0.1 unless said
-    port = 11112
-    allow = ["CIRRUS1", "SPECTRALIS"]   # calling AE titles
-    [[peer]]                            # results by C-STORE
-    ae_title = "PACS"
-    host = "192.0.2.20"
-    port = 104
-    [[web]]                             # results by DICOMweb STOW-RS
-    url = "https://pacs.example/dicom-web"
+spool = "/var/lib/octedge"
+out = "/srv/results"                # a folder gets every result, each named after its job
+[receive]
+ae_title = "OCTEDGE"
+host = "192.0.2.10"                 # 127.0.0.1 unless said
+port = 11112
+allow = ["CIRRUS1", "SPECTRALIS"]   # calling AE titles
+[[peer]]                            # results by C-STORE
+ae_title = "PACS"
+host = "192.0.2.20"
+port = 104
+[[web]]                             # results by DICOMweb STOW-RS
+url = "https://pacs.example/dicom-web"
 """
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -105,12 +105,10 @@ def read_settings(path: Path | None, options: dict[str, object]) -> Settings:
     """
     told = _read(path) if path else {}
     for name, value in options.items():
-        *tables, key = name.split(".")
-        place = told
-        for table in tables:
-            place = place.setdefault(table, {})
-            if not isinstance(place, dict):
-                raise UsageError(f"{path}: {table} is not a table; write [{table}] above its settings")
+        table, _, key = name.rpartition(".")
+        place = told.setdefault(table, {}) if table else told
+        if not isinstance(place, dict):
+            raise UsageError(f"{path}: {table} is not a table; write [{table}] above its settings")
         place[key] = value
     try:
         settings = msgspec.convert(told, Settings)
@@ -120,7 +118,7 @@ def read_settings(path: Path | None, options: dict[str, object]) -> Settings:
     return settings
 
 
-def _read(path: Path) -> dict[str, object]:
+def _read(path: Path) -> dict[str, Any]:
     try:
         told = msgspec.toml.decode(path.read_bytes())
     except OSError as error:

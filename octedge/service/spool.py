@@ -34,10 +34,11 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -152,10 +153,10 @@ class Spool:
 
     # Receiving
 
-    def temporary(self) -> BinaryIO:
+    def temporary(self) -> FileIO:
         """A new file in incoming/, mode 0600, unbuffered; whoever fills it hands its path to `arrive`, or removes it."""
         path = self.incoming / f"{secrets.token_hex(8)}.tmp"
-        return open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o600), "r+b", buffering=0)  # noqa: SIM115
+        return FileIO(path, "x+b", opener=lambda name, flags: os.open(name, flags, 0o600))
 
     def arrive(self, temporary: Path, arrival: Arrival) -> Receipt:
         """Take in a whole file whose bytes are on the disk (fsync): when this returns, no crash loses it.
@@ -209,7 +210,7 @@ class Spool:
     def name(self, job: str) -> str:
         """What results are called outside the spool: as the file was, in a watched folder; else by the job's id."""
         row = self._one("SELECT name FROM jobs WHERE id = ?", job)
-        return (row and row[0]) or job
+        return str(row[0]) if row and row[0] else job
 
     def begin(self, job: str, step: Step) -> int | None:
         """Count a try before it is made; the number of it, None if the job is no longer at this step."""
@@ -217,7 +218,7 @@ class Spool:
             found = db.execute(
                 "UPDATE jobs SET tries = tries + 1 WHERE id = ? AND step = ? AND NOT quarantined RETURNING tries", (job, step)
             ).fetchone()
-        return found and found[0]
+        return int(found[0]) if found else None
 
     def put_back(self, job: str, reason: str = "", counted: bool = True) -> None:
         """The try came to nothing, for this reason; a try that was only interrupted does not count."""
@@ -249,6 +250,11 @@ class Spool:
         """Before a file is sent: it is this one that the destination gets of the item."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO sendings VALUES (?, ?, ?, ?, 0)", (job, destination, item, file))
+
+    def unchoose(self, job: str, destination: str, item: str) -> None:
+        """The destination has said that it does not take the chosen file, so it does not have it."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM sendings WHERE job = ? AND destination = ? AND item = ?", (job, destination, item))
 
     def sent(self, job: str, destination: str, item: str) -> None:
         """The destination has the item."""
@@ -365,11 +371,12 @@ class Spool:
 
     def _known(self, entry: str) -> str | None:
         row = self._one("SELECT job FROM objects WHERE id = ?", entry)
-        return row and row[0]
+        return str(row[0]) if row else None
 
     def _enter(self, db: sqlite3.Connection, entry: str, uid: str, arrival: Arrival) -> Receipt:
         """The job of a new object."""
-        if db.execute("SELECT 1 FROM objects WHERE uid = ?", (uid,)).fetchone():
+        holder = "SELECT 1 FROM objects JOIN jobs ON jobs.id = job WHERE uid = ? AND NOT quarantined"  # what nobody can use holds no UID
+        if db.execute(holder, (uid,)).fetchone():
             return _new_job(db, entry, arrival, SAME_UID)
         if not arrival.series:
             return _new_job(db, entry, arrival)
@@ -378,6 +385,8 @@ class Spool:
             "SELECT id, step, quarantined, tries FROM jobs WHERE series = ? ORDER BY rowid DESC LIMIT 1", (series,)
         ).fetchone()
         if last is None:
+            if arrival.name and db.execute("SELECT 1 FROM jobs WHERE name = ? AND series IS NOT NULL", (arrival.name,)).fetchone():
+                arrival = msgspec.structs.replace(arrival, name=f"{arrival.name}-{entry[:8]}")  # two series in one folder
             return _new_job(db, entry, arrival, series=series)
         job, step, quarantined, tries = last
         if step in ("growing", "received") and (quarantined or not tries):  # not begun, or waiting for a person: it grows
@@ -393,11 +402,11 @@ class Spool:
         rows = self._all(f"{_JOBS} {where} GROUP BY jobs.id ORDER BY jobs.rowid", *values)
         return [msgspec.convert(dict(zip(Job.__struct_fields__, row, strict=True)), Job, strict=False) for row in rows]
 
-    def _all(self, query: str, *values: str) -> list[tuple]:  # type: ignore[type-arg]
+    def _all(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._db.execute(query, values).fetchall()
 
-    def _one(self, query: str, *values: str) -> tuple | None:  # type: ignore[type-arg]
+    def _one(self, query: str, *values: str) -> tuple[Any, ...] | None:
         rows = self._all(query, *values)
         return rows[0] if rows else None
 
@@ -405,9 +414,7 @@ class Spool:
 def _new_job(db: sqlite3.Connection, entry: str, arrival: Arrival, reason: str = "", series: str | None = None) -> Receipt:
     step: Step = "received" if reason or series is None else "growing"
     added = datetime.now(UTC).isoformat(timespec="seconds")
-    db.execute(
-        "INSERT INTO jobs VALUES (?, ?, ?, ?, 0, ?, ?, ?)", (entry, step, int(bool(reason)), reason, series, arrival.name, added)
-    )
+    db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, 0, ?, ?, ?)", (entry, step, int(bool(reason)), reason, series, arrival.name, added))
     return Receipt(entry, new=True, growing=step == "growing", quarantined=bool(reason))
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from octedge.errors import ModelError, OutputError
+from octedge.errors import OctedgeError, OutputError
 from octedge.service.monitor import Monitor
 from octedge.service.send import Destination, Parcel, Refused, Unreachable, dicom_items
 from octedge.service.series import Series
+from octedge.service.settings import Settings
 from octedge.service.spool import Job, Spool
 
 TICK = 0.5  # s between looks at the spool
@@ -57,18 +58,18 @@ class Retry:
 class Worker:
     """Takes jobs through the spool until `stop` is set."""
 
-    def __init__(self, spool: Spool, series: Series, destinations: Sequence[Destination], monitor: Monitor, retry: tuple[float, float, int]) -> None:
+    def __init__(self, spool: Spool, series: Series, destinations: Sequence[Destination], monitor: Monitor, settings: Settings) -> None:
         self.spool, self.series, self.destinations, self.monitor = spool, series, destinations, monitor
         self.stop = threading.Event()
-        first, longest, self._send_tries = retry
-        self._work_retry, self._send_retry = Retry(first, longest), Retry(first, longest)
+        self._send_tries = settings.tries
+        self._work_retry, self._send_retry = (Retry(settings.wait_s, settings.longest_wait_s) for _ in range(2))
 
     # Segmenting
 
     def segment_due(self, segment: Segment) -> int:
         """Segment every job that is due; how many were."""
-        for job in self.series.close():
-            self.monitor.event("complete", job=job)
+        for complete in self.series.close():
+            self.monitor.event("complete", job=complete)
         due = [job for job in self.spool.pending("received") if self._work_retry.ready(job.id, job.tries)]
         for job in due:
             if self.stop.is_set():
@@ -92,8 +93,8 @@ class Worker:
             self.spool.put_back(job.id, str(error), counted=False)
             self.monitor.event("failed", job=job.id, step="segment", why=type(error).__name__)
             self.stop.wait(self._work_retry.first)
-        except ModelError as error:
-            self._failed(job.id, number, WORK_TRIES, str(error), "segment")
+        except Exception as error:  # noqa: BLE001 - the outermost entry: one scan must not stop those behind it
+            self._failed(job.id, number, WORK_TRIES, _reason(error), "segment")
         else:
             if refused:
                 self._quarantine(job.id, refused)
@@ -130,10 +131,10 @@ class Worker:
             except Unreachable as error:
                 silent[destination.name] = str(error)
                 failures.append(str(error))
-            except OutputError as error:
-                failures.append(str(error))
             except Refused as error:
                 refusals.append(str(error))
+            except Exception as error:  # noqa: BLE001 - the outermost entry, as above
+                failures.append(_reason(error))
         if refusals and not failures:
             self._quarantine(job.id, "; ".join(refusals))
         elif failures:
@@ -155,3 +156,8 @@ class Worker:
     def _quarantine(self, job: str, reason: str) -> None:
         self.spool.quarantine(job, reason)
         self.monitor.event("quarantined", job=job)
+
+
+def _reason(error: Exception) -> str:
+    """Our own words hold no patient data; of others' nobody knows."""
+    return str(error) if isinstance(error, OctedgeError) else type(error).__name__
