@@ -3,15 +3,17 @@
     python -m benchmarks.crash --rounds 1000
 
 Each round is a process that opens the spool, receives scans (a repeated one and a series among them), segments and sends them, and
-is killed (SIGKILL) at one point: before a file is opened, renamed or removed, or before a statement of SQLite, COMMIT included. The
-rounds go through all those points in turn. Spool, queue and threads' work are the real ones; segmenting writes two small files
-whose identity is new each time, and the two archives are folders, one of which takes only the second file.
+is killed (SIGKILL) at one point: before a file is opened, renamed or removed, or before a statement with which SQLite changes
+something, COMMIT included. The rounds go through all those points, shuffled; "died" tells how often at which. Spool, queue and
+work are the real ones; segmenting writes two small files whose identity is new each time, and the two archives are folders, one of
+which takes only the second file.
 
 At the end the sender repeats what was never acknowledged, everything is finished, and then for each scan and archive there must be
 exactly one result. Processes are killed, not the machine: that fsync is called before success is answered is what tests check.
 """
 
 import json
+import math
 import multiprocessing
 import os
 import secrets
@@ -37,6 +39,7 @@ from octedge.service.spool import Arrival, Spool
 from octedge.service.worker import Worker
 
 WATCHED = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "sqlite3.connect")
+READS = ("SELECT", "PRAGMA", "\nSELECT")  # dying before one of these is dying after what came before it
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows, SIGTERM ends a process as hard
 
 
@@ -48,6 +51,7 @@ class Found:
     points: int
     killed: int
     scans: int
+    died: dict[str, int]
     lost: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
 
@@ -79,21 +83,23 @@ def segment(paths: Sequence[Path], job: str, folder: Path) -> str:
 
 def life(home: Path, scans: Sequence[int], kill_at: int | None) -> None:
     """One life of the service: receive, segment, send, and die at a point; without one, until nothing is left. Ends the process."""
-    count = 0
+    count, note = 0, (home / "died").open("a", encoding="utf-8")
 
-    def point() -> None:
+    def point(what: str) -> None:
         nonlocal count
-        if count == kill_at:
-            os.kill(os.getpid(), KILL)
         count += 1
+        if count - 1 == kill_at:
+            note.write(f"{what}\n")
+            note.flush()
+            os.kill(os.getpid(), KILL)
 
     def heard(event: str, _: tuple[Any, ...]) -> None:
         if event in WATCHED:
-            point()
+            point(event)
 
     def connected(*values: Any, **options: Any) -> sqlite3.Connection:
         db = connect(*values, **options)
-        db.set_trace_callback(lambda _: point())
+        db.set_trace_callback(lambda statement: None if statement.startswith(READS) else point(" ".join(statement.split()[:3])))
         return db
 
     sys.addaudithook(heard)
@@ -153,16 +159,27 @@ def crash(home: Path, rounds: int) -> Found:
         return process.exitcode == 0
 
     lived([0, 1], None)
-    points, killed, open_scans = int((home / "points").read_text("utf-8")), 0, list[int]()
+    points, killed, scans, unheard = int((home / "points").read_text("utf-8")), 0, 2, list[int]()
     for number in range(rounds):
-        open_scans = [scan for scan in open_scans if not _known(home, scan)] + [number + 2]
-        killed += not lived(open_scans, number % points)
+        unheard = [scan for scan in unheard if not _known(home, scan)]
+        while len(unheard) < 2:  # as in the life that was counted
+            unheard.append(scans)
+            scans += 1
+        killed += not lived(unheard, (number * _stride(points)) % points)
+        if number % 3 == 2:  # a life to the end, so that the next ones get as far as sending
+            lived([scan for scan in unheard if not _known(home, scan)], None)
     with Spool(home / "spool") as spool:
         for job in spool.jobs():
             if job.state == "quarantined":  # killed three times while it was segmented
                 spool.retry(job.id)
-    lived([scan for scan in range(rounds + 2) if not _known(home, scan)], None)
-    return _found(home, rounds, points, killed)
+    lived([scan for scan in range(scans) if not _known(home, scan)], None)
+    died = Counter((home / "died").read_text("utf-8").splitlines())
+    return _found(home, Found(rounds, points, killed, scans, dict(died.most_common())))
+
+
+def _stride(points: int) -> int:
+    """Steps through all points, far apart: neighbours in time are no neighbours in the work."""
+    return next(step for step in range(int(points * 0.618), points) if math.gcd(step, points) == 1)
 
 
 def _known(home: Path, scan: int) -> bool:
@@ -170,15 +187,15 @@ def _known(home: Path, scan: int) -> bool:
     return {uid for uid, *_ in _objects([scan])} <= _acknowledged(home)
 
 
-def _found(home: Path, rounds: int, points: int, killed: int) -> Found:
-    found = Found(rounds, points, killed, rounds + 2)
+def _found(home: Path, found: Found) -> Found:
+    """Look into the archives."""
     for archive in ("first", "second"):
         identities: dict[str, set[str]] = {}
         for path in (home / archive).iterdir():
             result = json.loads(path.read_bytes())
             identities.setdefault(result["scan"], set()).add(result["uid"])
         frames = Counter(frame for scan in identities for frame in scan.split("+"))
-        for scan in range(rounds + 2):
+        for scan in range(found.scans):
             whole = "+".join(sorted({content for _, content, _ in _objects([scan])}))
             if whole not in identities:
                 found.lost.append(f"{archive}: {whole}")

@@ -115,7 +115,9 @@ def main(frames: int, rounds: int) -> None:
             for number, file in enumerate(files):
                 for who in sorted(ports, reverse=bool(number % 2)):
                     begun = time.perf_counter()
-                    subprocess.run(["storescu", "-R", "-aec", "OCTEDGE", "-pdu", "131072", "127.0.0.1", str(ports[who]), str(file)], check=True)
+                    subprocess.run(
+                        ["storescu", "-R", "-aec", "OCTEDGE", "-pdu", "131072", "127.0.0.1", str(ports[who]), str(file)], check=True
+                    )
                     if number:  # the first warms up
                         seconds[who].append(time.perf_counter() - begun)
             peak = peak_mb(octedge.pid)

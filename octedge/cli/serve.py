@@ -27,10 +27,10 @@ def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--model", metavar="BUNDLE", help="A model bundle's folder [default: the shipped reference].")
 @click.option("--engine", metavar="NAME", help="What runs the network [default: auto].")
 @click.option("--format", "formats", callback=_words, metavar="LIST", help="What is written per scan [default: all that somebody gets].")
-@click.option("--ae-title", "receive.ae_title", metavar="TITLE", help="Our AE title; who calls another is rejected [default: OCTEDGE].")
-@click.option("--host", "receive.host", metavar="ADDRESS", help="The address to listen on [default: 127.0.0.1].")
-@click.option("--port", "receive.port", type=int, help="The port to listen on [default: 11112].")
-@click.option("--allow", "receive.allow", multiple=True, metavar="TITLE", help="An AE title that may send; may be repeated.")
+@click.option("--ae-title", "receive__ae_title", metavar="TITLE", help="Our AE title; who calls another is rejected [default: OCTEDGE].")
+@click.option("--host", "receive__host", metavar="ADDRESS", help="The address to listen on [default: 127.0.0.1].")
+@click.option("--port", "receive__port", type=int, help="The port to listen on [default: 11112].")
+@click.option("--allow", "receive__allow", multiple=True, metavar="TITLE", help="An AE title that may send; may be repeated.")
 @click.option("--peer", multiple=True, metavar="TITLE@HOST:PORT", help="An archive that gets results by C-STORE; may be repeated.")
 @click.option("--web", multiple=True, metavar="URL", help="A DICOMweb service that gets results by STOW-RS; may be repeated.")
 @click.option("--health-port", type=int, help="Port on 127.0.0.1 for /healthz, /readyz and /metrics.")
@@ -41,7 +41,7 @@ def serve(config: Path | None, print_systemd: bool, peer: tuple[str, ...], web: 
     Success is answered when a scan is on the disk and in the spool's records. TLS is set in the file of --config.
     Ends on SIGTERM and Ctrl-C after the B-scan at hand; the rest stays pending.
     """
-    given = {name: value for name, value in options.items() if value not in (None, ())}
+    given: dict[str, object] = {name.replace("__", "."): value for name, value in options.items() if value not in (None, ())}
     given |= {"peer": [_peer(text) for text in peer]} if peer else {}
     given |= {"web": [{"url": url} for url in web]} if web else {}
     settings = read_settings(config, given)

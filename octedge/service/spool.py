@@ -109,6 +109,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     added: str
 
 
+_OBJECTS = "SELECT objects.id, suffix FROM objects JOIN jobs ON jobs.id = job"
 _JOBS = """
 SELECT jobs.id, CASE WHEN quarantined THEN 'quarantined' WHEN step = 'delivered' THEN 'delivered' ELSE 'pending' END AS state,
        step, count(objects.id) AS objects, total(size) AS bytes, tries, reason, added
@@ -204,7 +205,7 @@ class Spool:
 
     def paths(self, job: str) -> list[Path]:
         """The files of a job's objects, in the order they came."""
-        rows = self._all("SELECT id, suffix FROM objects WHERE job = ? ORDER BY rowid", job)
+        rows = self._all(f"{_OBJECTS} WHERE job = ? ORDER BY objects.rowid", job)
         return [self.objects / f"{entry}{suffix}" for entry, suffix in rows]
 
     def name(self, job: str) -> str:
@@ -345,7 +346,7 @@ class Spool:
 
     def _sweep(self) -> None:
         """Remove what crashes left: files never acknowledged, results never finished, files of what is delivered."""
-        kept = {path.name for (job,) in self._all("SELECT id FROM jobs WHERE step != 'delivered'") for path in self.paths(job)}
+        kept = {f"{entry}{suffix}" for entry, suffix in self._all(f"{_OBJECTS} WHERE step != 'delivered'")}
         done = {job for (job,) in self._all("SELECT id FROM jobs WHERE step = 'written'")}
         for path in [*self.incoming.iterdir(), *(path for path in self.objects.iterdir() if path.name not in kept)]:
             path.unlink(missing_ok=True)
