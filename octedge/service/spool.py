@@ -224,7 +224,7 @@ class Spool:
     def put_back(self, job: str, reason: str = "", counted: bool = True) -> None:
         """The try came to nothing, for this reason; a try that was only interrupted does not count."""
         with self._transaction() as db:
-            db.execute("UPDATE jobs SET reason = ?, tries = max(0, tries - ?) WHERE id = ?", (reason, int(not counted), job))
+            db.execute("UPDATE jobs SET reason = ?, tries = max(0, tries - ?) WHERE id = ? AND NOT quarantined", (reason, int(not counted), job))
 
     def empty_results(self, job: str) -> Path:
         """An empty folder for a job's results; what an earlier try left is removed, it was never sent."""
@@ -240,7 +240,7 @@ class Spool:
         """The results in the folder are whole, and their files on the disk; they are never made anew."""
         sync_folder(self.results)
         with self._transaction() as db:
-            db.execute("UPDATE jobs SET step = 'written', tries = 0, reason = '' WHERE id = ? AND step = 'received'", (job,))
+            db.execute("UPDATE jobs SET step = 'written', tries = 0, reason = '' WHERE id = ? AND step = 'received' AND NOT quarantined", (job,))
 
     def chosen(self, job: str, destination: str) -> dict[str, tuple[str, bool]]:
         """Item -> the file a destination gets of it, and whether it has it."""
@@ -264,12 +264,13 @@ class Spool:
 
     def delivered(self, job: str, note: str = "") -> None:
         """Every destination has everything it takes; the files of the job are removed."""
-        paths = self.paths(job)
+        done = "UPDATE jobs SET step = 'delivered', reason = ? WHERE id = ? AND step = 'written' AND NOT quarantined"
         with self._transaction() as db:
-            db.execute("UPDATE jobs SET step = 'delivered', reason = ? WHERE id = ? AND step = 'written'", (note, job))
-        for path in paths:
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self.results / job, ignore_errors=True)
+            updated = db.execute(done, (note, job)).rowcount
+        if updated:
+            for path in self.paths(job):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(self.results / job, ignore_errors=True)
 
     def quarantine(self, job: str, reason: str) -> None:
         """Nothing is tried any more until a person says `retry`; all files stay."""
@@ -322,8 +323,7 @@ class Spool:
 
     def _connect(self) -> sqlite3.Connection:
         path = self.folder / "spool.db"
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # SQLite gives its log the same mode
+        _make_private(path)  # SQLite gives its log the same mode
         db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
         self._db = db
         db.execute("PRAGMA journal_mode = WAL")
@@ -421,6 +421,7 @@ def _new_job(db: sqlite3.Connection, entry: str, arrival: Arrival, reason: str =
 
 def _own(path: Path) -> sqlite3.Connection:
     """A lock that ends with its process, on every system: an exclusive transaction that never ends."""
+    _make_private(path)
     owner = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
         owner.execute("BEGIN EXCLUSIVE")
@@ -428,3 +429,8 @@ def _own(path: Path) -> sqlite3.Connection:
         owner.close()
         raise UsageError(f"{path.parent}: another octedge works on this spool; stop it, or name another folder") from None
     return owner
+
+
+def _make_private(path: Path) -> None:
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
