@@ -14,6 +14,7 @@ from octedge.errors import OutputError, UsageError
 from octedge.readers.dicom import OPT
 from octedge.service.intake import described, settle
 from octedge.service.monitor import Monitor
+from octedge.service.send import VERIFICATION
 from octedge.service.series import Series
 from octedge.service.settings import Receive
 from octedge.service.spool import Receipt, Spool
@@ -26,7 +27,6 @@ SYNTAXES = tuple(
     f"1.2.840.10008.1.2{ending}"
     for ending in ("", ".1", ".2", ".1.99", ".5", *(f".4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91, 201, 202, 203)))
 )
-VERIFICATION = "1.2.840.10008.1.1"
 PDU = 131072  # bytes; pynetdicom's 16382 takes twice as long
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700  # PS3.4 table B.2-1
 

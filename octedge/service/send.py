@@ -26,6 +26,7 @@ from octedge.service.spool import Spool
 from octedge.service.tls import client_tls
 
 OPTIONAL = ("heightmap",)  # few archives take it; nothing else says less without it
+VERIFICATION = "1.2.840.10008.1.1"
 STORED = (0x0000, 0xB000, 0xB006, 0xB007)  # PS3.4 table B.2-1: success, and warnings about what is stored all the same
 NOT_SUPPORTED = 0x0122  # PS3.7 annex C: SOP class not supported
 
@@ -161,12 +162,14 @@ class Archive:
         peer = self._peer
         entity = AE(peer.calling)
         entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = peer.timeout_s
+        entity.add_requested_context(VERIFICATION)  # so that who takes none of the others still answers for each
         for sop_class, syntax in sorted(kinds):
             entity.add_requested_context(sop_class, syntax)
         tls = (self._tls, peer.host) if self._tls else None
         association = entity.associate(peer.host, peer.port, ae_title=peer.ae_title, max_pdu=131072, tls_args=tls)
         if not association.is_established:
-            why = "it rejects us" if association.is_rejected else "it agrees to nothing" if association.is_aborted else "nobody answers"
+            nothing = "it agrees to nothing" if association.rejected_contexts else "nobody answers"
+            why = "it rejects us" if association.is_rejected else nothing
             raise Unreachable(f"{self.name}: no association, {why}")
         try:
             yield association

@@ -224,7 +224,9 @@ class Spool:
     def put_back(self, job: str, reason: str = "", counted: bool = True) -> None:
         """The try came to nothing, for this reason; a try that was only interrupted does not count."""
         with self._transaction() as db:
-            db.execute("UPDATE jobs SET reason = ?, tries = max(0, tries - ?) WHERE id = ? AND NOT quarantined", (reason, int(not counted), job))
+            db.execute(
+                "UPDATE jobs SET reason = ?, tries = max(0, tries - ?) WHERE id = ? AND NOT quarantined", (reason, int(not counted), job)
+            )
 
     def empty_results(self, job: str) -> Path:
         """An empty folder for a job's results; what an earlier try left is removed, it was never sent."""
@@ -240,7 +242,9 @@ class Spool:
         """The results in the folder are whole, and their files on the disk; they are never made anew."""
         sync_folder(self.results)
         with self._transaction() as db:
-            db.execute("UPDATE jobs SET step = 'written', tries = 0, reason = '' WHERE id = ? AND step = 'received' AND NOT quarantined", (job,))
+            db.execute(
+                "UPDATE jobs SET step = 'written', tries = 0, reason = '' WHERE id = ? AND step = 'received' AND NOT quarantined", (job,)
+            )
 
     def chosen(self, job: str, destination: str) -> dict[str, tuple[str, bool]]:
         """Item -> the file a destination gets of it, and whether it has it."""

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -83,7 +84,8 @@ def orthanc(folder: Path) -> Iterator[tuple[int, int]]:
     plugins = [str(path) for path in sorted(Path("/usr/share/orthanc/plugins").glob("libOrthancDicomWeb.so"))]
     settings = {
         "StorageDirectory": str(folder), "IndexDirectory": str(folder), "DicomPort": dicom, "HttpPort": http, "DicomAet": "ORTHANC",
-        "RemoteAccessAllowed": False, "AuthenticationEnabled": False, "Plugins": plugins, "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        "RemoteAccessAllowed": False, "AuthenticationEnabled": False, "Plugins": plugins,
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }  # fmt: skip
     (folder / "orthanc.json").write_text(json.dumps(settings), "utf-8")
     with running(program, folder / "orthanc.json", port=dicom):
@@ -100,10 +102,12 @@ def volume(path: Path, seed: int = 1, frames: int = 2, **attributes) -> Path:
     """A multi-frame OPT, with attributes set."""
     write_dicom(Phantom(LOOK, frames, seed), path)
     if attributes:
-        dataset = dcmread(path)
-        for keyword, value in attributes.items():
-            setattr(dataset, keyword, value)
-        dataset.save_as(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values that are wrong on purpose
+            dataset = dcmread(path)
+            for keyword, value in attributes.items():
+                setattr(dataset, keyword, value)
+            dataset.save_as(path)
     return path
 
 

@@ -84,7 +84,9 @@ def test_the_same_uid_with_other_content_is_answered_with_success_and_quarantine
 def test_other_classes_are_refused_at_negotiation(receiver, tmp_path):
     answer = storescu(receiver.port, result(tmp_path / "seg.dcm", SEG))
     assert answer.returncode != 0
-    assert "No presentation context" in answer.stderr + answer.stdout or "No Acceptable Presentation Contexts" in answer.stderr + answer.stdout
+    assert (
+        "No presentation context" in answer.stderr + answer.stdout or "No Acceptable Presentation Contexts" in answer.stderr + answer.stdout
+    )
     assert receiver.spool.jobs() == []
 
 
@@ -183,7 +185,10 @@ def test_with_tls_only_who_has_a_certificate_may_send(tmp_path):
 
 
 def test_a_port_in_use_and_a_missing_certificate_are_told(receiver, tmp_path):
-    wanted = [msgspec.structs.replace(SETTINGS, port=receiver.port), msgspec.structs.replace(SETTINGS, tls=Tls(certificate="no.pem", key="no.pem"))]
+    wanted = [
+        msgspec.structs.replace(SETTINGS, port=receiver.port),
+        msgspec.structs.replace(SETTINGS, tls=Tls(certificate="no.pem", key="no.pem")),
+    ]
     for one, words in zip(wanted, ["choose another host or port", "PEM files"], strict=True):
         with pytest.raises(UsageError, match=words):
             Receiver(receiver.spool, receiver.series, one, Monitor()).start()

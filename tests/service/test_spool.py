@@ -207,7 +207,11 @@ def test_the_same_uid_is_named_otherwise_in_another_spool(tmp_path):
         assert one.hashed("1.2.3") == one.hashed("1.2.3") != other.hashed("1.2.3")
 
 
-DEEDS = st.lists(st.tuples(st.sampled_from(["put", "series", "grown", "begin", "written", "delivered", "quarantine", "retry", "reopen"]), st.integers(0, 3)))
+DEEDS = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "series", "grown", "begin", "written", "delivered", "quarantine", "retry", "reopen"]), st.integers(0, 3)
+    )
+)
 
 
 @settings(max_examples=10, deadline=None)

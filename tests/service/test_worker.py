@@ -95,7 +95,11 @@ def test_a_refused_scan_is_quarantined_at_once_with_its_reason(spool):
 def test_what_fails_again_and_again_is_quarantined_and_the_scans_behind_it_are_not(spool, error):
     bad, good = put(spool, 0), put(spool, 1)
     worker = worker_of(spool, Archive())
-    until_idle(lambda: worker.segment_due(lambda paths, job, folder: failing(error)(paths, job, folder) if job == bad else fine(paths, job, folder)))
+    until_idle(
+        lambda: worker.segment_due(
+            lambda paths, job, folder: failing(error)(paths, job, folder) if job == bad else fine(paths, job, folder)
+        )
+    )
     reason = spool.job(bad).reason
     assert spool.job(bad).state == "quarantined"
     assert reason.endswith(f"(tried {WORK_TRIES} times)")
