@@ -158,13 +158,12 @@ def crash(home: Path, rounds: int) -> Found:
             raise RuntimeError(f"a life ended with {process.exitcode}, not by being killed")
         return process.exitcode == 0
 
-    lived([0, 1], None)
-    points, killed, scans, unheard = int((home / "points").read_text("utf-8")), 0, 2, list[int]()
+    lived([0], None)
+    points, killed, scans, unheard = int((home / "points").read_text("utf-8")), 0, 1, list[int]()
     for number in range(rounds):
         unheard = [scan for scan in unheard if not _known(home, scan)]
-        while len(unheard) < 2:  # as in the life that was counted
-            unheard.append(scans)
-            scans += 1
+        if not unheard:
+            unheard, scans = [scans], scans + 1
         killed += not lived(unheard, (number * _stride(points)) % points)
         if number % 3 == 2:  # a life to the end, so that the next ones get as far as sending
             lived([scan for scan in unheard if not _known(home, scan)], None)

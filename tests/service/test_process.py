@@ -84,10 +84,8 @@ def test_serve_from_sender_to_result_without_a_word_about_the_patient(tmp_path, 
     assert asked(health, "/readyz")[0] == 0
     for line in ('octedge_events_total{event="received"} 2.0', 'octedge_events_total{event="quarantined"} 1.0'):
         assert line in metrics
-    assert (
-        f"octedge_received_bytes_total {float(sum(path.stat().st_size for path in (good, bad))):.1f}"[:30]
-        == "octedge_received_bytes_total "[:30]
-    )
+    (kept,) = re.findall(r"octedge_received_bytes_total (\S+)", metrics)
+    assert float(kept) == pytest.approx(sum(path.stat().st_size for path in (good, bad)), rel=0.01)  # but for the file meta
     jobs = listed(spool)
     assert sorted(job["state"] for job in jobs) == ["delivered", "quarantined"]
     assert "NumberOfFrames" in next(job["reason"] for job in jobs if job["state"] == "quarantined")
@@ -139,8 +137,8 @@ def test_what_serve_cannot_do_is_said_in_one_line(tmp_path):
     ]:
         done = called("serve", *words)
         assert done.returncode == status, done.stderr
-        assert f"error: {'formats: ' if 'xyz' in told else ''}" in done.stderr
         assert told in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_missing_extra_says_what_to_install(tmp_path):

@@ -58,7 +58,7 @@ def test_files_of_a_kind_are_alternatives_in_order(spool, job):
 
 
 def test_a_peer_that_refuses_label_maps_gets_the_binary_segmentation_and_nothing_twice(spool, job, tmp_path):
-    labelmap, binary = files(spool, job)
+    _, binary = files(spool, job)
     with storescp(tmp_path / "pacs") as port:  # dcmtk's default does not agree to label maps
         archive = peer(port)
         assert [archive.deliver(parcel(spool, job, archive)) for _ in range(2)] == [[], []]
@@ -124,12 +124,11 @@ def test_orthanc_gets_results_by_c_store_and_by_stow_rs_under_the_same_uid(spool
         for _ in range(2):
             assert web.deliver(parcel(spool, job, web)) == []
         assert _uids(http) == sorted([instance(binary), instance(labelmap)])
+        wrong = DicomWeb(Web(url=f"http://127.0.0.1:{http}/elsewhere"))
         with pytest.raises(Unreachable, match="status 404"):
-            wrong = DicomWeb(Web(url=f"http://127.0.0.1:{http}/elsewhere"))
             wrong.deliver(parcel(spool, job, wrong))
     with pytest.raises(Unreachable, match="refused"):
-        gone = DicomWeb(Web(url=f"http://127.0.0.1:{http}/gone"))
-        gone.deliver(parcel(spool, job, gone))
+        wrong.deliver(parcel(spool, job, wrong))
 
 
 def test_a_folder_gets_files_named_as_the_job_and_one_of_the_alternatives(spool, job, tmp_path):
