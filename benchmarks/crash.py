@@ -98,7 +98,7 @@ def life(home: Path, scans: Sequence[int], kill_at: int | None) -> None:
             point(event)
 
     def connected(*values: Any, **options: Any) -> sqlite3.Connection:
-        db = connect(*values, **options)
+        db: sqlite3.Connection = connect(*values, **options)
         db.set_trace_callback(lambda statement: None if statement.startswith(READS) else point(" ".join(statement.split()[:3])))
         return db
 
@@ -148,7 +148,7 @@ def crash(home: Path, rounds: int) -> Found:
     """Kill `rounds` lives one after another, let the last one finish, and look."""
     for folder in ("first", "second"):
         (home / folder).mkdir()
-    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    context: Any = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
 
     def lived(scans: Sequence[int], kill_at: int | None) -> bool:
         process = context.Process(target=life, args=(home, scans, kill_at))
@@ -156,7 +156,7 @@ def crash(home: Path, rounds: int) -> Found:
         process.join()
         if process.exitcode not in (0, -KILL, KILL):
             raise RuntimeError(f"a life ended with {process.exitcode}, not by being killed")
-        return process.exitcode == 0
+        return bool(process.exitcode == 0)
 
     lived([0], None)
     points, killed, scans, unheard = int((home / "points").read_text("utf-8")), 0, 1, list[int]()

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from octedge.errors import OctedgeError
 from octedge.readers._dicom_file import reading
-from octedge.results.files import atomic, make_folder
+from octedge.results.files import atomic, make_folder, sync_folder
 from octedge.service.settings import Peer, Settings, Web
 from octedge.service.spool import Spool
 from octedge.service.tls import client_tls
@@ -113,6 +113,8 @@ class Folder:
             make_folder(target.parent)
             with atomic(target) as file, path.open("rb") as results:
                 shutil.copyfileobj(results, file)
+            for folder in target.parents[1 : len(target.relative_to(self._folder).parts)]:
+                sync_folder(folder)  # the folders made on the way are to last as well
         return []
 
 

@@ -240,7 +240,9 @@ class Spool:
 
     def written(self, job: str) -> None:
         """The results in the folder are whole, and their files on the disk; they are never made anew."""
-        sync_folder(self.results)
+        for folder in (self.results, self.results / job, *(self.results / job).rglob("*/")):
+            if folder.is_dir():  # before Python 3.13 the pattern finds files too
+                sync_folder(folder)
         with self._transaction() as db:
             db.execute(
                 "UPDATE jobs SET step = 'written', tries = 0, reason = '' WHERE id = ? AND step = 'received' AND NOT quarantined", (job,)

@@ -129,3 +129,12 @@ def result(path: Path, sop_class: str, instance: str = "") -> Path:
 
 def instance(path: Path) -> str:
     return str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)
+
+
+def certificate_of(folder: Path) -> tuple[Path, Path]:
+    """A key and its self-signed certificate for this machine; skips the test where openssl is not installed."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    command = [_installed("openssl", "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return key, certificate

@@ -12,8 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from octedge.cli import main
+from octedge.service.spool import Spool
 from tests.service.parts import free_port, instance, listens, storescu, volume, wait_for
+from tests.service.test_worker import put
 from tests.support import tiny_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +88,7 @@ def test_serve_from_sender_to_result_without_a_word_about_the_patient(tmp_path, 
     assert asked(health, "/readyz")[0] == 0
     for line in ('octedge_events_total{event="received"} 2.0', 'octedge_events_total{event="quarantined"} 1.0'):
         assert line in metrics
-    (kept,) = re.findall(r"octedge_received_bytes_total (\S+)", metrics)
+    (kept,) = re.findall(r"^octedge_received_bytes_total (\S+)", metrics, re.MULTILINE)
     assert float(kept) == pytest.approx(sum(path.stat().st_size for path in (good, bad)), rel=0.01)  # but for the file meta
     jobs = listed(spool)
     assert sorted(job["state"] for job in jobs) == ["delivered", "quarantined"]
@@ -128,17 +132,30 @@ def test_watch_does_each_scan_once_and_ends_on_ctrl_c(tmp_path, bundle):
     assert [job["state"] for job in listed(out / ".octedge-spool")] == ["delivered"]
 
 
-def test_what_serve_cannot_do_is_said_in_one_line(tmp_path):
-    for words, status, told in [
-        (("--spool", tmp_path / "spool"), 2, "results go nowhere"),
-        (("--spool", tmp_path / "spool", "--peer", "PACS"), 2, "TITLE@HOST:PORT"),
-        (("--spool", tmp_path / "spool", "--out", tmp_path, "--format", "xyz"), 2, "'xyz' is none"),
-        (("--spool", tmp_path / "spool", "--out", tmp_path, "--port", "0", "--model", tmp_path / "none"), 3, "none"),
-    ]:
-        done = called("serve", *words)
-        assert done.returncode == status, done.stderr
-        assert told in done.stderr
-        assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "results go nowhere"),
+        (("--peer", "PACS"), "TITLE@HOST:PORT"),
+        (("--peer", "PACS@127.0.0.1:104"), "no format is"),
+        (("--out", "out", "--format", "xyz"), "'xyz' is none"),
+        (("--out", "out", "--host", "0.0.0.0"), "receive.allow"),
+        (("--out", "out", "--config", "missing.toml"), "missing.toml: cannot be read"),
+    ],
+)
+def test_what_serve_cannot_do_is_said_in_one_line_before_anything_is_made(tmp_path, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["serve", "--spool", "spool", *words])
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_cannot_be_used_ends_the_service_with_3_and_keeps_the_spool(tmp_path):
+    done = called("serve", "--spool", tmp_path / "spool", "--out", tmp_path / "out", "--port", 0, "--model", tmp_path / "none")
+    assert done.returncode == 3
+    assert "error: " in done.stderr
+    assert called("spool", "list", "--spool", tmp_path / "spool").returncode == 0
 
 
 def test_a_missing_extra_says_what_to_install(tmp_path):
@@ -149,8 +166,23 @@ def test_a_missing_extra_says_what_to_install(tmp_path):
     assert "pip install octedge[serve]" in done.stderr
 
 
-def test_the_unit_is_printed_and_nothing_started(tmp_path):
-    done = called("serve", "--spool", tmp_path / "spool", "--out", tmp_path / "out", "--print-systemd")
-    assert done.returncode == 0
+def test_the_unit_is_printed_and_nothing_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["serve", "--spool", "spool", "--out", "out", "--print-systemd"])
+    assert done.exit_code == 0
     assert f"ReadWritePaths={tmp_path / 'spool'} {tmp_path / 'out'}" in done.stdout
-    assert not (tmp_path / "spool").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_is_retried_by_its_id_and_one_that_is_not_there_is_named(tmp_path):
+    with Spool(tmp_path) as spool:
+        job = put(spool)
+        spool.quarantine(job, "nobody takes it")
+        done = CliRunner().invoke(main, ["spool", "list", "--spool", str(tmp_path), "--state", "quarantined"])  # while it is owned
+        assert job in done.stdout
+        assert "nobody takes it" in done.stdout
+        assert CliRunner().invoke(main, ["spool", "retry", "--spool", str(tmp_path), job]).exit_code == 0
+        assert spool.job(job).state == "pending"
+    done = CliRunner().invoke(main, ["spool", "show", "--spool", str(tmp_path), "cafe"])
+    assert done.exit_code == 2
+    assert "no job 'cafe'" in done.stderr

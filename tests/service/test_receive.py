@@ -18,7 +18,7 @@ from octedge.service.receive import Receiver
 from octedge.service.series import Series
 from octedge.service.settings import Receive, Tls
 from octedge.service.spool import SAME_UID, Spool
-from tests.service.parts import SEG, dcmtk, result, series, storescu, volume, wait_for
+from tests.service.parts import SEG, certificate_of, dcmtk, result, series, storescu, volume, wait_for
 
 SETTINGS = Receive(port=0, free_mb=0)
 
@@ -174,7 +174,7 @@ def test_a_damaged_file_is_a_job_whose_reason_the_reader_will_tell(receiver, tmp
 
 
 def test_with_tls_only_who_has_a_certificate_may_send(tmp_path):
-    key, certificate = _certificate(tmp_path)
+    key, certificate = certificate_of(tmp_path)
     tls = Tls(certificate=str(certificate), key=str(key), ca=str(certificate))
     sent = volume(tmp_path / "a.dcm")
     with receiving(tmp_path / "spool", msgspec.structs.replace(SETTINGS, tls=tls)) as receiver:
@@ -199,10 +199,14 @@ def _cut_off_after(port, count):
     """A port before another one, whose line breaks after so many bytes."""
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(2) as pool:
 
+        def back(receiver, sender):
+            while data := receiver.recv(65536):
+                sender.sendall(data)
+
         def forward():
             sender, _ = server.accept()
             with sender, socket.create_connection(("127.0.0.1", port)) as receiver:
-                pool.submit(lambda: [sender.sendall(data) for data in iter(lambda: receiver.recv(65536), b"")])
+                pool.submit(back, receiver, sender)
                 left = count
                 while left > 0:
                     data = sender.recv(min(left, 65536))
@@ -213,10 +217,3 @@ def _cut_off_after(port, count):
 
         pool.submit(forward)
         yield server.getsockname()[1]
-
-
-def _certificate(folder):
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    return key, certificate

@@ -11,7 +11,7 @@ from octedge.service.monitor import silence
 from octedge.service.send import Archive, DicomWeb, Folder, Parcel, Refused, Unreachable, destinations, dicom_items
 from octedge.service.settings import Peer, Settings, Tls, Web
 from octedge.service.spool import Spool
-from tests.service.parts import HEIGHTMAP, LABELMAP, SEG, free_port, instance, orthanc, result, storescp
+from tests.service.parts import HEIGHTMAP, LABELMAP, SEG, certificate_of, free_port, instance, orthanc, result, storescp
 from tests.service.test_worker import put
 
 
@@ -103,6 +103,18 @@ def test_a_result_that_is_not_optional_is_refused_by_name(spool, job, tmp_path):
     result(spool.results / job / f"{job}.odd.dcm", "1.2.840.10008.5.1.4.1.1.66.99")
     with storescp(tmp_path / "pacs") as port, pytest.raises(Refused, match=r"takes no odd \(1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.99"):
         peer(port).deliver(parcel(spool, job, peer(port)))
+
+
+def test_by_tls_both_sides_show_certificates_and_a_strange_one_is_refused(spool, job, tmp_path):
+    key, certificate = certificate_of(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, other = certificate_of(tmp_path / "other")
+    tls = Tls(certificate=str(certificate), key=str(key), ca=str(certificate))
+    with storescp(tmp_path / "pacs", "+tls", str(key), str(certificate), "+cf", str(certificate)) as port:
+        with pytest.raises(Unreachable):
+            peer(port, tls=Tls(certificate=str(certificate), key=str(key), ca=str(other))).deliver(parcel(spool, job, peer(port)))
+        peer(port, tls=tls).deliver(parcel(spool, job, peer(port)))
+    assert len(kept(tmp_path / "pacs")) == 1
 
 
 def test_nobody_there_and_being_rejected_can_change(spool, job, tmp_path):

@@ -6,13 +6,18 @@ from pathlib import Path
 import pytest
 
 from octedge.errors import ModelError, OutputError
+from octedge.phantom import Phantom
+from octedge.phantom_files import write_dicom
 from octedge.service.intake import settle
 from octedge.service.monitor import Monitor
 from octedge.service.send import Refused, Unreachable
 from octedge.service.series import Series
+from octedge.service.service import segmenter
 from octedge.service.settings import Settings
 from octedge.service.spool import Arrival, Receipt, Spool
 from octedge.service.worker import WORK_TRIES, Retry, Stopped, Worker
+from tests.service.parts import LOOK
+from tests.support import tiny_bundle
 
 
 class Clock:
@@ -83,6 +88,20 @@ def test_a_scan_is_segmented_once_and_delivered(spool):
     worker.send_due()
     assert (spool.job(job).state, archive.asked) == ("delivered", 1)
     assert worker.segment_due(fine) + worker.send_due() == 0
+
+
+def test_a_stop_finishes_the_bscan_at_hand_and_leaves_the_scan_pending(spool, tmp_path):
+    job = put(spool)
+    paths = spool.paths(job)
+    write_dicom(Phantom(LOOK, 4, 1), paths[0])
+    worker = worker_of(spool)
+    segment = segmenter(Settings(spool="", out="x", model=str(tiny_bundle(tmp_path / "tiny")), engine="ort"), worker.stop, lambda _: None)
+    worker.stop.set()
+    with pytest.raises(Stopped):
+        segment(paths, job, spool.empty_results(job))
+    worker.stop.clear()
+    assert segment(paths, job, spool.empty_results(job)) == ""
+    assert (spool.results / job / f"{job}.npz").exists()
 
 
 def test_a_refused_scan_is_quarantined_at_once_with_its_reason(spool):
