@@ -13,6 +13,7 @@ from octedge.edge.bench import Report
 from octedge.edge.certificate import Certificate
 from octedge.edge.ledger import Ledger
 from octedge.results.thickness import Thickness
+from octedge.service.settings import Settings
 from octedge.train.manifest import Cohort
 from octedge.train.recipe import Recipe
 from octedge.train.select import Selection
@@ -28,6 +29,7 @@ KINDS = {
     "recipe": Recipe,
     "selection": Selection,
     "thickness": Thickness,
+    "service": Settings,
     "tuning": Tuning,
 }
 

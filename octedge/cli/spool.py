@@ -56,4 +56,8 @@ def _tell(job: Job, as_json: bool) -> None:
         say_json(job)
         return
     words = [job.id, f"{job.state:11}", f"{job.step:9}", f"{job.objects:3} objects", f"{job.bytes / 1e6:8.1f} MB", job.added]
-    say("  ".join(words) + (f"  tries {job.tries}" if job.tries else "") + (f"  {job.reason}" if job.reason else ""))
+    say(
+        "  ".join(words)
+        + (f"  tries {job.tries}" if job.tries else "")
+        + "".join(f"  {words}" for words in (job.reason, job.note) if words)
+    )

@@ -158,7 +158,9 @@ def segmenter(settings: Settings, stop: threading.Event, tell: Callable[[str], N
 
     def segment(paths: Sequence[Path], job: str, folder: Path) -> str:
         outcome = batch.run_one(Source(tuple(paths), job), batch.Job(model, folder, formats), heed)
-        return (outcome.error or "refused") if outcome.status == "refused" else ""
+        if outcome.status == "refused":
+            raise ScanError(outcome.error)
+        return "; ".join(outcome.notes)
 
     return segment
 

@@ -55,7 +55,7 @@ _TABLES = """
 CREATE TABLE spool (salt BLOB NOT NULL);
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY, step TEXT NOT NULL, quarantined INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
-    tries INTEGER NOT NULL DEFAULT 0, series TEXT, name TEXT NOT NULL, added TEXT NOT NULL
+    tries INTEGER NOT NULL DEFAULT 0, series TEXT, name TEXT NOT NULL, added TEXT NOT NULL, note TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE objects (
     id TEXT PRIMARY KEY, uid TEXT NOT NULL, suffix TEXT NOT NULL, size INTEGER NOT NULL, job TEXT NOT NULL REFERENCES jobs (id)
@@ -97,7 +97,7 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A scan, as a listing shows it; `added` is UTC and for people only."""
+    """A scan, as a listing shows it: `reason` says why it waits, `note` what is to be known of its results; `added` (UTC) is for people."""
 
     id: str
     state: str  # "pending", "delivered" or "quarantined"
@@ -107,12 +107,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     tries: int
     reason: str
     added: str
+    note: str
 
 
 _OBJECTS = "SELECT objects.id, suffix FROM objects JOIN jobs ON jobs.id = job"
 _JOBS = """
 SELECT jobs.id, CASE WHEN quarantined THEN 'quarantined' WHEN step = 'delivered' THEN 'delivered' ELSE 'pending' END AS state,
-       step, count(objects.id) AS objects, total(size) AS bytes, tries, reason, added
+       step, count(objects.id) AS objects, total(size) AS bytes, tries, reason, added, note
 FROM jobs LEFT JOIN objects ON objects.job = jobs.id
 """
 
@@ -238,15 +239,14 @@ class Spool:
             raise output_error(folder, error) from error
         return folder
 
-    def written(self, job: str) -> None:
+    def written(self, job: str, note: str = "") -> None:
         """The results in the folder are whole, and their files on the disk; they are never made anew."""
         for folder in (self.results, self.results / job, *(self.results / job).rglob("*/")):
             if folder.is_dir():  # before Python 3.13 the pattern finds files too
                 sync_folder(folder)
+        done = "UPDATE jobs SET step = 'written', tries = 0, reason = '', note = ? WHERE id = ? AND step = 'received' AND NOT quarantined"
         with self._transaction() as db:
-            db.execute(
-                "UPDATE jobs SET step = 'written', tries = 0, reason = '' WHERE id = ? AND step = 'received' AND NOT quarantined", (job,)
-            )
+            db.execute(done, (note, job))
 
     def chosen(self, job: str, destination: str) -> dict[str, tuple[str, bool]]:
         """Item -> the file a destination gets of it, and whether it has it."""
@@ -270,7 +270,7 @@ class Spool:
 
     def delivered(self, job: str, note: str = "") -> None:
         """Every destination has everything it takes; the files of the job are removed."""
-        done = "UPDATE jobs SET step = 'delivered', reason = ? WHERE id = ? AND step = 'written' AND NOT quarantined"
+        done = "UPDATE jobs SET step = 'delivered', reason = '', note = ? WHERE id = ? AND step = 'written' AND NOT quarantined"
         with self._transaction() as db:
             updated = db.execute(done, (note, job)).rowcount
         if updated:
@@ -421,7 +421,9 @@ class Spool:
 def _new_job(db: sqlite3.Connection, entry: str, arrival: Arrival, reason: str = "", series: str | None = None) -> Receipt:
     step: Step = "received" if reason or series is None else "growing"
     added = datetime.now(UTC).isoformat(timespec="seconds")
-    db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, 0, ?, ?, ?)", (entry, step, int(bool(reason)), reason, series, arrival.name, added))
+    db.execute(
+        "INSERT INTO jobs VALUES (?, ?, ?, ?, 0, ?, ?, ?, '')", (entry, step, int(bool(reason)), reason, series, arrival.name, added)
+    )
     return Receipt(entry, new=True, growing=step == "growing", quarantined=bool(reason))
 
 

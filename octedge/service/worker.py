@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from octedge.errors import OctedgeError, OutputError
+from octedge.errors import ModelError, OctedgeError, OutOfMemory, OutputError, ScanError
 from octedge.service.monitor import Monitor
-from octedge.service.send import Destination, Parcel, Refused, Unreachable, dicom_items
+from octedge.service.send import Destination, Folder, Parcel, Refused, Unreachable, dicom_items
 from octedge.service.series import Series
 from octedge.service.settings import Settings
 from octedge.service.spool import Job, Spool
@@ -25,7 +25,8 @@ class Stopped(Exception):
     """The service is to end: after this B-scan, before the next."""
 
 
-# Segment the files of a job into a folder; what is refused, and why, or "". Raises `Stopped`, `ModelError`, `OutputError`.
+# Segment the files of a job into a folder; what is to be said of the results, or "". Raises `ScanError` if the scan is refused,
+# `Stopped`, `ModelError` and `OutputError`.
 Segment = Callable[[Sequence[Path], str, Path], str]
 
 
@@ -86,21 +87,22 @@ class Worker:
             return
         begun = time.perf_counter()
         try:
-            refused = segment(self.spool.paths(job.id), job.id, self.spool.empty_results(job.id))
+            note = segment(self.spool.paths(job.id), job.id, self.spool.empty_results(job.id))
         except Stopped:
             self.spool.put_back(job.id, counted=False)
+        except ScanError as error:
+            self._quarantine(job.id, str(error))
         except OutputError as error:  # the disk's fault, not the scan's
             self.spool.put_back(job.id, str(error), counted=False)
             self.monitor.event("failed", job=job.id, step="segment", why=type(error).__name__)
             self.stop.wait(self._work_retry.first)
-        except Exception as error:  # noqa: BLE001 - the outermost entry: one scan must not stop those behind it
+        except Exception as error:  # the outermost entry: one scan must not stop those behind it
             self._failed(job.id, number, WORK_TRIES, _reason(error), "segment")
+            if isinstance(error, ModelError) and not isinstance(error, OutOfMemory):
+                raise  # it would fail with every scan: the service is to end, and certify its engine when it is started again
         else:
-            if refused:
-                self._quarantine(job.id, refused)
-            else:
-                self.spool.written(job.id)
-                self.monitor.event("segmented", job=job.id, ms=round(1000 * (time.perf_counter() - begun), 1))
+            self.spool.written(job.id, note)
+            self.monitor.event("segmented", job=job.id, ms=round(1000 * (time.perf_counter() - begun), 1))
         self._work_retry.forget(job.id)
 
     # Sending
@@ -135,12 +137,14 @@ class Worker:
                 refusals.append(str(error))
             except Exception as error:  # noqa: BLE001 - the outermost entry, as above
                 failures.append(_reason(error))
+        if not items and not any(isinstance(destination, Folder) for destination in self.destinations):
+            refusals.append(f"no DICOM result that could be sent: {job.note or 'none was written'}")
         if refusals and not failures:
             self._quarantine(job.id, "; ".join(refusals))
         elif failures:
             self._failed(job.id, number, self._send_tries, "; ".join(failures + refusals), "send")
         else:
-            self.spool.delivered(job.id, "; ".join(left_out))
+            self.spool.delivered(job.id, "; ".join(filter(None, [job.note, *left_out])))
             self._send_retry.forget(job.id)
             self.monitor.event("delivered", job=job.id, left_out=len(left_out), ms=round(1000 * (time.perf_counter() - begun), 1))
 

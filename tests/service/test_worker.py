@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from octedge.errors import ModelError, OutputError
+from octedge.errors import ModelError, OutOfMemory, OutputError, ScanError
 from octedge.phantom import Phantom
 from octedge.phantom_files import write_dicom
 from octedge.service.intake import settle
 from octedge.service.monitor import Monitor
-from octedge.service.send import Refused, Unreachable
+from octedge.service.send import Archive as DicomArchive
+from octedge.service.send import Folder, Refused, Unreachable
 from octedge.service.series import Series
 from octedge.service.service import segmenter
-from octedge.service.settings import Settings
+from octedge.service.settings import Peer, Settings
 from octedge.service.spool import Arrival, Receipt, Spool
 from octedge.service.worker import WORK_TRIES, Retry, Stopped, Worker
 from tests.service.parts import LOOK
@@ -29,10 +30,11 @@ class Clock:
         return self.now
 
 
-class Archive:
+class Archive(Folder):
     """A destination that does what it is told."""
 
     def __init__(self, name="PACS", error=None):
+        super().__init__(Path())
         self.name, self.error, self.asked = name, error, 0
 
     def deliver(self, parcel):
@@ -100,17 +102,17 @@ def test_a_stop_finishes_the_bscan_at_hand_and_leaves_the_scan_pending(spool, tm
     with pytest.raises(Stopped):
         segment(paths, job, spool.empty_results(job))
     worker.stop.clear()
-    assert segment(paths, job, spool.empty_results(job)) == ""
+    assert "B-scans" not in segment(paths, job, spool.empty_results(job))
     assert (spool.results / job / f"{job}.npz").exists()
 
 
 def test_a_refused_scan_is_quarantined_at_once_with_its_reason(spool):
     job = put(spool)
-    worker_of(spool).segment_due(lambda *_: "truncated, send it again")
+    worker_of(spool).segment_due(failing(ScanError("truncated, send it again")))
     assert (spool.job(job).state, spool.job(job).reason, spool.job(job).tries) == ("quarantined", "truncated, send it again", 1)
 
 
-@pytest.mark.parametrize("error", [ModelError("the engine fell over"), ValueError("JANE DOE")], ids=["expected", "unexpected"])
+@pytest.mark.parametrize("error", [OutOfMemory("too large"), ValueError("JANE DOE")], ids=["expected", "unexpected"])
 def test_what_fails_again_and_again_is_quarantined_and_the_scans_behind_it_are_not(spool, error):
     bad, good = put(spool, 0), put(spool, 1)
     worker = worker_of(spool, Archive())
@@ -124,6 +126,30 @@ def test_what_fails_again_and_again_is_quarantined_and_the_scans_behind_it_are_n
     assert reason.endswith(f"(tried {WORK_TRIES} times)")
     assert "JANE" not in reason
     assert spool.job(good).step == "written"
+
+
+def test_an_engine_that_fails_ends_the_work_and_the_scan_waits_for_a_better_one(spool):
+    job = put(spool)
+    with pytest.raises(ModelError, match="fell over"):
+        worker_of(spool).segment_due(failing(ModelError("the engine fell over")))
+    assert (spool.job(job).state, spool.job(job).tries) == ("pending", 1)
+
+
+def test_results_without_a_dicom_file_are_not_delivered_to_archives_in_silence(spool):
+    job = put(spool)
+    worker = worker_of(spool)
+    worker.destinations = [DicomArchive(Peer(ae_title="PACS", host="127.0.0.1", port=1))]
+    worker.segment_due(lambda *words: fine(*words) or "no seg: no study to belong to")
+    worker.send_due()
+    assert spool.job(job).reason == "no DICOM result that could be sent: no seg: no study to belong to"
+
+
+def test_what_is_to_be_known_of_results_stays_in_the_listing(spool):
+    job = put(spool)
+    worker = worker_of(spool, Archive())
+    worker.segment_due(lambda *words: fine(*words) or "scale unknown")
+    worker.send_due()
+    assert (spool.job(job).state, spool.job(job).note) == ("delivered", "scale unknown")
 
 
 def test_a_scan_that_kills_the_process_is_tried_a_few_times_only(tmp_path):
