@@ -7,8 +7,10 @@ handle DICOM print values of files in their warnings, so `silence` takes their v
 import logging
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 LOGGER = logging.getLogger("octedge.service")
@@ -37,12 +39,19 @@ def _plain(value: object) -> str:
 
 
 def log_to_stderr() -> None:
-    """One line per event: when, how grave, what."""
+    """One line per event: when, how grave, what; of a thread that dies, where."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     LOGGER.handlers[:] = [handler]
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
+    threading.excepthook = lambda died: LOGGER.error("event=thread-died why=%s", _plain(where(died.exc_value or RuntimeError())))
+
+
+def where(error: BaseException) -> str:
+    """The kind of an error and the line it came from, without its words, which may hold values of a file."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return type(error).__name__ + "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in last)
 
 
 def silence() -> None:

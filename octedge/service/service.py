@@ -17,7 +17,7 @@ from octedge.errors import OctedgeError, ScanError, UsageError
 from octedge.flow import patiently
 from octedge.readers import Source
 from octedge.scan import Scan
-from octedge.service.monitor import Monitor, log_to_stderr, silence
+from octedge.service.monitor import Monitor, log_to_stderr, silence, where
 from octedge.service.send import destinations
 from octedge.service.series import Series
 from octedge.service.settings import Settings
@@ -58,7 +58,8 @@ class Service:
     def run(self, inlet: Inlet, open_segment: Callable[[], Segment]) -> None:
         """Work until `stop` is set. Raises what kept the model from being opened, and `UsageError` if nothing can be taken in."""
         inlet.start()
-        threads = [threading.Thread(target=self._segment, args=(open_segment,)), threading.Thread(target=self._send)]
+        works = (lambda: self._segment(open_segment)), (lambda: self._repeat(self.worker.send_due))
+        threads = [threading.Thread(target=self._guarded, args=(work,)) for work in works]
         for thread in threads:
             thread.start()
         self.monitor.event("started")
@@ -83,29 +84,30 @@ class Service:
             signal.signal(number, stop)
 
     def _segment(self, open_segment: Callable[[], Segment]) -> None:
-        try:
-            segment = open_segment()
-            self.monitor.ready.set()
-            self.monitor.event("ready")
-            self._repeat(lambda: self.worker.segment_due(segment))
-        except OctedgeError as error:
-            self._error = error
-        finally:  # without this thread nothing is done: whoever started the service starts it again
-            self.monitor.ready.clear()
-            self.stop.set()
-
-    def _send(self) -> None:
-        try:
-            self._repeat(self.worker.send_due)
-        except OctedgeError as error:
-            self._error = error
-        finally:
-            self.stop.set()
+        segment = open_segment()
+        self.monitor.ready.set()
+        self.monitor.event("ready")
+        self._repeat(lambda: self.worker.segment_due(segment))
 
     def _repeat(self, work: Callable[[], int]) -> None:
         while not self.stop.is_set():
             work()
             self.stop.wait(TICK)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """A thread's outermost entry: without it nothing is done any more, so its end is the service's, and whoever started that does it again."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+            self._error = _told(error)
+        finally:
+            self.monitor.ready.clear()
+            self.stop.set()
+
+
+def _told(error: Exception) -> OctedgeError:
+    """Our own errors as they are; of others what and where, for their words may hold values of a file."""
+    return error if isinstance(error, OctedgeError) else OctedgeError(f"unexpected {where(error)}; report it, the spool is intact")
 
 
 def serve(settings: Settings, tell: Callable[[str], None]) -> None:

@@ -113,7 +113,7 @@ def read_settings(path: Path | None, options: dict[str, object]) -> Settings:
     try:
         settings = msgspec.convert(told, Settings)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{path or 'options'}: {error}; octedge serve --help lists the settings") from error
+        raise UsageError(f"{path or 'options'}: {error}") from error
     _check(settings, path)
     return settings
 

@@ -1,6 +1,6 @@
 """The spool: one folder that loses nothing, whatever dies and when.
 
-    spool.db    what is known of every object and job: SQLite
+    spool.db    what is known of every object and job: SQLite (`records`)
     owner.db    locked for as long as one process works on the spool
     incoming/   files on their way in; what lies here at start was never acknowledged, and is removed
     objects/    whole files, until their job is delivered
@@ -15,10 +15,6 @@ exactly one: *pending* at a step (growing -> received -> written), *delivered*, 
     choose      which file a destination gets, committed before it is sent: never the same result under another UID
     delivered   COMMIT; then objects and results are removed
 
-SQLite (write-ahead log, synchronous=FULL) and no journal of our own: its commits are checksummed, brought to the disk with the
-folder, and tested against power cuts for twenty years; other processes can look while the service works; the standard library
-has it. It needs a local disk: the log does not work on network shares.
-
 Identity is the SOP Instance UID and the content together. The same UID with the same content is acknowledged again and makes no
 second job. The same UID with other content is a fault of the sender (a UID names one object, PS3.5 section 9), and is kept, in
 quarantine: to overwrite would lose the first, to refuse would lose the second where a device deletes after a few tries, and
@@ -32,44 +28,21 @@ import os
 import secrets
 import shutil
 import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from octedge.errors import OutputError, UsageError
 from octedge.results.files import output_error, sync_folder
+from octedge.service.records import Records
 
-VERSION = 1
 Step = Literal["growing", "received", "written", "delivered"]
 
 SAME_UID = "its SOP Instance UID came before with other content, and a UID names one object; compare both, then retry or remove it"
 LATE = "came after its series had been segmented without it; send a series within the quiet time, or retry to segment it alone"
-
-_TABLES = """
-CREATE TABLE spool (salt BLOB NOT NULL);
-CREATE TABLE jobs (
-    id TEXT PRIMARY KEY, step TEXT NOT NULL, quarantined INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
-    tries INTEGER NOT NULL DEFAULT 0, series TEXT, name TEXT NOT NULL, added TEXT NOT NULL, note TEXT NOT NULL DEFAULT ''
-);
-CREATE TABLE objects (
-    id TEXT PRIMARY KEY, uid TEXT NOT NULL, suffix TEXT NOT NULL, size INTEGER NOT NULL, job TEXT NOT NULL REFERENCES jobs (id)
-);
-CREATE TABLE sendings (
-    job TEXT NOT NULL REFERENCES jobs (id), destination TEXT NOT NULL, item TEXT NOT NULL, file TEXT NOT NULL,
-    sent INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (job, destination, item)
-);
-CREATE TABLE stamps (stamp TEXT PRIMARY KEY);
-CREATE INDEX objects_uid ON objects (uid);
-CREATE INDEX objects_job ON objects (job);
-CREATE INDEX jobs_step ON jobs (step);
-CREATE INDEX jobs_series ON jobs (series);
-"""
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,18 +100,15 @@ class Spool:
     def __init__(self, folder: Path, own: bool = True) -> None:
         self.folder = folder
         self.incoming, self.objects, self.results = (folder / name for name in ("incoming", "objects", "results"))
-        self._lock = threading.RLock()
         if not own and not (folder / "spool.db").is_file():
             raise UsageError(f"{folder}: no spool is here; name the folder that octedge serve or octedge watch uses")
         self._make_folders()
-        self._owner = _own(folder / "owner.db") if own else None
+        self._records = Records(folder, own)
         try:
-            self._db = self._connect()
-            (self._salt,) = self._db.execute("SELECT salt FROM spool").fetchone()
             if own:
                 self._sweep()
         except BaseException:
-            self._let_go()
+            self.close()
             raise
 
     def __enter__(self) -> "Spool":
@@ -149,9 +119,7 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the spool."""
-        with self._lock:
-            self._db.close()
-            self._let_go()
+        self._records.close()
 
     # Receiving
 
@@ -167,36 +135,35 @@ class Spool:
         """
         uid = self.hashed(arrival.uid or arrival.content)
         entry = self.hashed(f"{uid} {arrival.content}")[:16]
-        with self._lock:
-            known = self._known(entry)
-            if known is not None:
-                temporary.unlink()
-                with self._transaction() as db:
-                    self._stamp(db, arrival)
-                return Receipt(known, new=False)
-            size, path = temporary.stat().st_size, self.objects / f"{entry}{arrival.suffix}"
+        path = self.objects / f"{entry}{arrival.suffix}"
+        with self._records.alone():
+            known = self._records.all("SELECT job, step FROM objects JOIN jobs ON jobs.id = job WHERE objects.id = ?", entry)
             try:
-                temporary.replace(path)
-                sync_folder(self.objects)
-                with self._transaction() as db:
-                    receipt = self._enter(db, entry, uid, arrival)
-                    db.execute("INSERT INTO objects VALUES (?, ?, ?, ?, ?)", (entry, uid, arrival.suffix, size, receipt.job))
-                    self._stamp(db, arrival)
-            except OSError as error:
-                raise output_error(path, error) from error
-            except OutputError:
-                path.unlink(missing_ok=True)
-                raise
+                if known and (known[0][1] == "delivered" or path.exists()):
+                    temporary.unlink()
+                else:
+                    temporary.replace(path)
+                    sync_folder(self.objects)
+                with self._records.transaction() as db:
+                    receipt = Receipt(known[0][0], new=False) if known else self._enter(db, entry, uid, arrival)
+                    if not known:
+                        size = path.stat().st_size
+                        db.execute("INSERT INTO objects VALUES (?, ?, ?, ?, ?)", (entry, uid, arrival.suffix, size, receipt.job))
+                    if arrival.stamp:
+                        db.execute("INSERT OR IGNORE INTO stamps VALUES (?)", (self.hashed(arrival.stamp),))
+            except (OSError, OutputError) as error:
+                if not known:
+                    path.unlink(missing_ok=True)
+                raise error if isinstance(error, OutputError) else output_error(path, error) from error
             return receipt
 
     def knows(self, stamp: str) -> bool:
         """Whether a file with this stamp has been taken in."""
-        return self._one("SELECT 1 FROM stamps WHERE stamp = ?", self.hashed(stamp)) is not None
+        return bool(self._records.all("SELECT 1 FROM stamps WHERE stamp = ?", self.hashed(stamp)))
 
     def grown(self, job: str) -> None:
         """A series is complete: nothing more came for the quiet time."""
-        with self._transaction() as db:
-            db.execute("UPDATE jobs SET step = 'received' WHERE id = ? AND step = 'growing'", (job,))
+        self._records.change("UPDATE jobs SET step = 'received' WHERE id = ? AND step = 'growing'", job)
 
     # Working
 
@@ -206,28 +173,25 @@ class Spool:
 
     def paths(self, job: str) -> list[Path]:
         """The files of a job's objects, in the order they came."""
-        rows = self._all(f"{_OBJECTS} WHERE job = ? ORDER BY objects.rowid", job)
+        rows = self._records.all(f"{_OBJECTS} WHERE job = ? ORDER BY objects.rowid", job)
         return [self.objects / f"{entry}{suffix}" for entry, suffix in rows]
 
     def name(self, job: str) -> str:
         """What results are called outside the spool: as the file was, in a watched folder; else by the job's id."""
-        row = self._one("SELECT name FROM jobs WHERE id = ?", job)
-        return str(row[0]) if row and row[0] else job
+        names = [name for (name,) in self._records.all("SELECT name FROM jobs WHERE id = ?", job) if name]
+        return str(names[0]) if names else job
 
     def begin(self, job: str, step: Step) -> int | None:
         """Count a try before it is made; the number of it, None if the job is no longer at this step."""
-        with self._transaction() as db:
-            found = db.execute(
-                "UPDATE jobs SET tries = tries + 1 WHERE id = ? AND step = ? AND NOT quarantined RETURNING tries", (job, step)
-            ).fetchone()
-        return int(found[0]) if found else None
+        count = "UPDATE jobs SET tries = tries + 1 WHERE id = ? AND step = ? AND NOT quarantined RETURNING tries"
+        found = self._records.change(count, job, step)
+        return int(found[0][0]) if found else None
 
     def put_back(self, job: str, reason: str = "", counted: bool = True) -> None:
         """The try came to nothing, for this reason; a try that was only interrupted does not count."""
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE jobs SET reason = ?, tries = max(0, tries - ?) WHERE id = ? AND NOT quarantined", (reason, int(not counted), job)
-            )
+        self._records.change(
+            "UPDATE jobs SET reason = ?, tries = max(0, tries - ?) WHERE id = ? AND NOT quarantined", reason, int(not counted), job
+        )
 
     def empty_results(self, job: str) -> Path:
         """An empty folder for a job's results; what an earlier try left is removed, it was never sent."""
@@ -245,43 +209,38 @@ class Spool:
             if folder.is_dir():  # before Python 3.13 the pattern finds files too
                 sync_folder(folder)
         done = "UPDATE jobs SET step = 'written', tries = 0, reason = '', note = ? WHERE id = ? AND step = 'received' AND NOT quarantined"
-        with self._transaction() as db:
-            db.execute(done, (note, job))
+        self._records.change(done, note, job)
 
     def chosen(self, job: str, destination: str) -> dict[str, tuple[str, bool]]:
         """Item -> the file a destination gets of it, and whether it has it."""
-        rows = self._all("SELECT item, file, sent FROM sendings WHERE job = ? AND destination = ?", job, destination)
+        rows = self._records.all("SELECT item, file, sent FROM sendings WHERE job = ? AND destination = ?", job, destination)
         return {item: (file, bool(sent)) for item, file, sent in rows}
 
     def choose(self, job: str, destination: str, item: str, file: str) -> None:
         """Before a file is sent: it is this one that the destination gets of the item."""
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO sendings VALUES (?, ?, ?, ?, 0)", (job, destination, item, file))
+        self._records.change("INSERT OR REPLACE INTO sendings VALUES (?, ?, ?, ?, 0)", job, destination, item, file)
 
     def unchoose(self, job: str, destination: str, item: str) -> None:
         """The destination has said that it does not take the chosen file, so it does not have it."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM sendings WHERE job = ? AND destination = ? AND item = ?", (job, destination, item))
+        self._records.change("DELETE FROM sendings WHERE job = ? AND destination = ? AND item = ?", job, destination, item)
 
     def sent(self, job: str, destination: str, item: str) -> None:
         """The destination has the item."""
-        with self._transaction() as db:
-            db.execute("UPDATE sendings SET sent = 1 WHERE job = ? AND destination = ? AND item = ?", (job, destination, item))
+        self._records.change("UPDATE sendings SET sent = 1 WHERE job = ? AND destination = ? AND item = ?", job, destination, item)
 
     def delivered(self, job: str, note: str = "") -> None:
         """Every destination has everything it takes; the files of the job are removed."""
-        done = "UPDATE jobs SET step = 'delivered', reason = '', note = ? WHERE id = ? AND step = 'written' AND NOT quarantined"
-        with self._transaction() as db:
-            updated = db.execute(done, (note, job)).rowcount
-        if updated:
+        done = (
+            "UPDATE jobs SET step = 'delivered', reason = '', note = ? WHERE id = ? AND step = 'written' AND NOT quarantined RETURNING id"
+        )
+        if self._records.change(done, note, job):
             for path in self.paths(job):
                 path.unlink(missing_ok=True)
             shutil.rmtree(self.results / job, ignore_errors=True)
 
     def quarantine(self, job: str, reason: str) -> None:
         """Nothing is tried any more until a person says `retry`; all files stay."""
-        with self._transaction() as db:
-            db.execute("UPDATE jobs SET quarantined = 1, reason = ? WHERE id = ? AND step != 'delivered'", (reason, job))
+        self._records.change("UPDATE jobs SET quarantined = 1, reason = ? WHERE id = ? AND step != 'delivered'", reason, job)
 
     # Looking
 
@@ -298,7 +257,7 @@ class Spool:
 
     def counts(self) -> dict[str, int]:
         """Objects by state."""
-        counted = self._all(f"SELECT state, total(objects) FROM ({_JOBS} GROUP BY jobs.id) GROUP BY state")
+        counted = self._records.all(f"SELECT state, total(objects) FROM ({_JOBS} GROUP BY jobs.id) GROUP BY state")
         return {"pending": 0, "delivered": 0, "quarantined": 0} | {state: int(count) for state, count in counted}
 
     def retry(self, job: str) -> Job:
@@ -308,13 +267,13 @@ class Spool:
         """
         if self.job(job).state == "delivered":
             raise UsageError(f"job {job!r} is delivered; there is nothing to retry")
-        with self._transaction() as db:
-            db.execute("UPDATE jobs SET quarantined = 0, tries = 0, reason = '' WHERE id = ? AND step != 'delivered'", (job,))
+        again = "quarantined = 0, tries = 0, reason = '', step = replace(step, 'growing', 'received')"
+        self._records.change(f"UPDATE jobs SET {again} WHERE id = ? AND step != 'delivered'", job)
         return self.job(job)
 
     def hashed(self, text: str) -> str:
         """A name for what must not be named: the same in this spool, meaningless outside."""
-        return hashlib.blake2b(text.encode(), key=self._salt, digest_size=16).hexdigest()
+        return hashlib.blake2b(text.encode(), key=self._records.salt, digest_size=16).hexdigest()
 
     # Inside
 
@@ -327,58 +286,15 @@ class Spool:
         except OSError as error:
             raise output_error(self.folder, error) from error
 
-    def _connect(self) -> sqlite3.Connection:
-        path = self.folder / "spool.db"
-        _make_private(path)  # SQLite gives its log the same mode
-        db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-        self._db = db
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        with self._transaction():
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _TABLES.split(";\n"):
-                    db.execute(statement)
-                db.execute("INSERT INTO spool VALUES (?)", (secrets.token_bytes(32),))
-                db.execute(f"PRAGMA user_version = {VERSION}")
-            elif version != VERSION:
-                raise UsageError(f"{self.folder}: the spool has version {version}, needed is {VERSION}; use the octedge that made it")
-        sync_folder(self.folder)
-        return db
-
-    def _let_go(self) -> None:
-        if self._owner is not None:
-            self._owner.close()
-
     def _sweep(self) -> None:
         """Remove what crashes left: files never acknowledged, results never finished, files of what is delivered."""
-        kept = {f"{entry}{suffix}" for entry, suffix in self._all(f"{_OBJECTS} WHERE step != 'delivered'")}
-        done = {job for (job,) in self._all("SELECT id FROM jobs WHERE step = 'written'")}
+        kept = {f"{entry}{suffix}" for entry, suffix in self._records.all(f"{_OBJECTS} WHERE step != 'delivered'")}
+        done = {job for (job,) in self._records.all("SELECT id FROM jobs WHERE step = 'written'")}
         for path in [*self.incoming.iterdir(), *(path for path in self.objects.iterdir() if path.name not in kept)]:
             path.unlink(missing_ok=True)
         for path in self.results.iterdir():
             if path.name not in done:
                 shutil.rmtree(path)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, and on the disk when it is left."""
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
-            except sqlite3.Error as error:
-                raise OutputError(f"{self.folder / 'spool.db'}: cannot be written ({error}); is the disk full, or damaged?") from error
-
-    def _known(self, entry: str) -> str | None:
-        row = self._one("SELECT job FROM objects WHERE id = ?", entry)
-        return str(row[0]) if row else None
 
     def _enter(self, db: sqlite3.Connection, entry: str, uid: str, arrival: Arrival) -> Receipt:
         """The job of a new object."""
@@ -401,21 +317,9 @@ class Spool:
             return Receipt(job, new=True, growing=not quarantined, quarantined=bool(quarantined))
         return _new_job(db, entry, arrival, LATE, series)
 
-    def _stamp(self, db: sqlite3.Connection, arrival: Arrival) -> None:
-        if arrival.stamp:
-            db.execute("INSERT OR IGNORE INTO stamps VALUES (?)", (self.hashed(arrival.stamp),))
-
     def _list(self, where: str, *values: str) -> list[Job]:
-        rows = self._all(f"{_JOBS} {where} GROUP BY jobs.id ORDER BY jobs.rowid", *values)
+        rows = self._records.all(f"{_JOBS} {where} GROUP BY jobs.id ORDER BY jobs.rowid", *values)
         return [msgspec.convert(dict(zip(Job.__struct_fields__, row, strict=True)), Job, strict=False) for row in rows]
-
-    def _all(self, query: str, *values: str) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self._db.execute(query, values).fetchall()
-
-    def _one(self, query: str, *values: str) -> tuple[Any, ...] | None:
-        rows = self._all(query, *values)
-        return rows[0] if rows else None
 
 
 def _new_job(db: sqlite3.Connection, entry: str, arrival: Arrival, reason: str = "", series: str | None = None) -> Receipt:
@@ -425,20 +329,3 @@ def _new_job(db: sqlite3.Connection, entry: str, arrival: Arrival, reason: str =
         "INSERT INTO jobs VALUES (?, ?, ?, ?, 0, ?, ?, ?, '')", (entry, step, int(bool(reason)), reason, series, arrival.name, added)
     )
     return Receipt(entry, new=True, growing=step == "growing", quarantined=bool(reason))
-
-
-def _own(path: Path) -> sqlite3.Connection:
-    """A lock that ends with its process, on every system: an exclusive transaction that never ends."""
-    _make_private(path)
-    owner = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-    try:
-        owner.execute("BEGIN EXCLUSIVE")
-    except sqlite3.Error:
-        owner.close()
-        raise UsageError(f"{path.parent}: another octedge works on this spool; stop it, or name another folder") from None
-    return owner
-
-
-def _make_private(path: Path) -> None:
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))

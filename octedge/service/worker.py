@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from octedge.errors import ModelError, OctedgeError, OutOfMemory, OutputError, ScanError
-from octedge.service.monitor import Monitor
+from octedge.service.monitor import Monitor, where
 from octedge.service.send import Destination, Folder, Parcel, Refused, Unreachable, dicom_items
 from octedge.service.series import Series
 from octedge.service.settings import Settings
@@ -164,4 +164,4 @@ class Worker:
 
 def _reason(error: Exception) -> str:
     """Our own words hold no patient data; of others' nobody knows."""
-    return str(error) if isinstance(error, OctedgeError) else type(error).__name__
+    return str(error) if isinstance(error, OctedgeError) else f"unexpected {where(error)}"

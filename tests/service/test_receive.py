@@ -13,7 +13,7 @@ import pytest
 from pydicom import dcmread
 
 from octedge.errors import UsageError
-from octedge.service.monitor import Monitor, silence
+from octedge.service.monitor import Monitor
 from octedge.service.receive import Receiver
 from octedge.service.series import Series
 from octedge.service.settings import Receive, Tls
@@ -25,7 +25,6 @@ SETTINGS = Receive(port=0, free_mb=0)
 
 @contextmanager
 def receiving(folder, wanted=SETTINGS):
-    silence()
     with Spool(folder) as spool:
         receiver = Receiver(spool, Series(spool, 0), wanted, Monitor())
         receiver.start()

@@ -7,7 +7,6 @@ import pytest
 from pydicom import dcmread
 
 from octedge.errors import UsageError
-from octedge.service.monitor import silence
 from octedge.service.send import Archive, DicomWeb, Folder, Parcel, Refused, Unreachable, destinations, dicom_items
 from octedge.service.settings import Peer, Settings, Tls, Web
 from octedge.service.spool import Spool
@@ -17,7 +16,6 @@ from tests.service.test_worker import put
 
 @pytest.fixture
 def spool(tmp_path):
-    silence()
     with Spool(tmp_path / "spool") as opened:
         yield opened
 

@@ -58,10 +58,10 @@ def test_file_and_folder_are_on_the_disk_before_success_is_told(spool, monkeypat
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", replaced)
-    spool._db.set_trace_callback(lambda statement: steps.append(statement) if statement == "COMMIT" else None)
+    spool._records._db.set_trace_callback(lambda statement: steps.append(statement) if statement == "COMMIT" else None)
     put(spool)
     assert steps == ["file", "rename", "folder", "COMMIT"]
-    assert spool._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: every COMMIT reaches the disk
+    assert spool._records._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: every COMMIT reaches the disk
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX'")
@@ -178,8 +178,8 @@ def test_a_spool_of_another_version_is_refused_and_let_go(tmp_path):
 
 def test_a_full_disk_at_commit_receives_nothing_and_keeps_what_was_there(spool):
     kept = put(spool)
-    (pages,) = spool._db.execute("PRAGMA page_count").fetchone()
-    spool._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own "disk full"
+    (pages,) = spool._records._db.execute("PRAGMA page_count").fetchone()
+    spool._records._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own "disk full"
     refused = 0
     for number in range(60):
         try:
@@ -193,11 +193,25 @@ def test_a_full_disk_at_commit_receives_nothing_and_keeps_what_was_there(spool):
     assert spool.paths(kept.job)[0].exists()
 
 
+def test_a_file_that_is_gone_is_taken_again_when_its_sender_repeats_it(spool):
+    (path,) = spool.paths(put(spool).job)
+    path.unlink()
+    assert put(spool).new is False
+    assert path.read_text("utf-8") == "a scan"
+
+
+def test_a_damaged_database_is_told_and_nothing_is_received(tmp_path):
+    Spool(tmp_path).close()
+    (tmp_path / "spool.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(OutputError, match="damaged"):
+        Spool(tmp_path)
+
+
 def test_no_uid_and_no_name_is_in_the_records_or_the_listing(spool):
     uid, kin = "1.2.826.0.1.3680043.8.498.4711", "1.2.826.0.1.3680043.8.498.4712"
     put(spool, uid=uid, series=kin, stamp="Doe^Jane.dcm|1|2")
     put(spool, "other", uid=uid)
-    spool._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    spool._records._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     told = (spool.folder / "spool.db").read_bytes() + msgspec.json.encode(spool.jobs()) + repr(list(spool.folder.rglob("*"))).encode()
     for canary in (uid, kin, "Doe"):
         assert canary.encode() not in told
