@@ -95,7 +95,7 @@ class Service:
             self.stop.wait(TICK)
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """A thread's outermost entry: without it nothing is done any more, so its end is the service's, and whoever started that does it again."""
+        """A thread's outermost entry: without it nothing is done any more, so its end is the service's end."""
         try:
             work()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told

@@ -1,5 +1,6 @@
 """Results on their way out, to dcmtk and to Orthanc."""
 
+import gc
 import json
 import urllib.request
 
@@ -12,6 +13,15 @@ from octedge.service.settings import Peer, Settings, Tls, Web
 from octedge.service.spool import Spool
 from tests.service.parts import HEIGHTMAP, LABELMAP, SEG, certificate_of, free_port, instance, orthanc, result, storescp
 from tests.service.test_worker import put
+
+# pynetdicom leaves the socket of a connection that was refused to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def _sockets():
+    yield
+    gc.collect()
 
 
 @pytest.fixture
