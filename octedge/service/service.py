@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 WARM = (1024, 512)  # rows, columns
 
 
-PEOPLE = ("npz", "overlay", "report")  # formats that no archive takes
+PEOPLE = ("npz", "overlay", "thickness", "report")  # formats that no archive takes
+FALLBACK = "seg-binary"  # large, and for archives alone
 
 
 class Inlet(Protocol):
@@ -138,8 +139,10 @@ def formats_of(settings: Settings) -> tuple[str, ...]:
     for word in settings.formats:
         if word not in batch.FORMATS:
             raise UsageError(f"formats: {word!r} is none; available are {', '.join(sorted(batch.FORMATS))}")
-    formats = settings.formats or tuple(word for word in batch.FORMATS if settings.out or word not in PEOPLE)
-    if (settings.peer or settings.web) and all(word in PEOPLE for word in formats):
+    archives = settings.peer or settings.web
+    wanted = (word for word in batch.FORMATS if (settings.out or word not in PEOPLE) and (archives or word != FALLBACK))
+    formats = settings.formats or tuple(wanted)
+    if archives and all(word in PEOPLE for word in formats):
         available = ", ".join(sorted(word for word in batch.FORMATS if word not in PEOPLE)) or "none in this version"
         raise UsageError(f"peer and web get DICOM, and no format is; available are {available}")
     return formats

@@ -137,7 +137,7 @@ def test_watch_does_each_scan_once_and_ends_on_ctrl_c(tmp_path, bundle):
     [
         ((), "results go nowhere"),
         (("--peer", "PACS"), "TITLE@HOST:PORT"),
-        (("--peer", "PACS@127.0.0.1:104"), "no format is"),
+        (("--peer", "PACS@127.0.0.1:104", "--format", "npz"), "no format is"),
         (("--out", "out", "--format", "xyz"), "'xyz' is none"),
         (("--out", "out", "--host", "0.0.0.0"), "receive.allow"),
         (("--out", "out", "--config", "missing.toml"), "missing.toml: cannot be read"),
