@@ -30,7 +30,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from benchmarks.facts import facts, head, ms, row
-from octedge.batch import Job, run_one
+from octedge.batch import Job, Options, run_one
 from octedge.edge.bundle import Bundle, open_bundle
 from octedge.edge.engine import load_engine
 from octedge.edge.machine import cores
@@ -90,7 +90,7 @@ def of_segment(bundle: Bundle, engine: NamedEngine, name: str) -> Contender:
 
 def of_files(bundle: Bundle, engine: NamedEngine, source: Source, out: Path) -> Contender:
     """What the command does, from the DICOM file to the NPZ."""
-    job = Job(Model(bundle, engine), out, ("npz",))
+    job = Job(Model(bundle, engine), out, Options(("npz",)))
 
     def answer(frames: Sequence[Frame]) -> list[Labels]:
         outcome = run_one(source, job)

@@ -46,7 +46,7 @@ FEW, MANY, MEMORY, TIME = 64, 1024, 1.1, 1.05
 CHILD = """
 import json, sys, time
 from pathlib import Path
-from octedge.batch import Job, run_one
+from octedge.batch import Job, Options, run_one
 from octedge.edge.bench import memory_mb
 from octedge.edge.bundle import open_bundle
 from octedge.edge.engine import load_engine
@@ -54,7 +54,7 @@ from octedge.edge.model import Model
 from octedge.readers import Source
 scan, warm, out = map(Path, sys.argv[1:4])
 bundle = open_bundle()
-job = Job(Model(bundle, load_engine(bundle, sys.argv[4])), out, ("npz",))
+job = Job(Model(bundle, load_engine(bundle, sys.argv[4])), out, Options(("npz",)))
 run_one(Source((warm,), "warm"), job)
 began = time.perf_counter()
 outcome = run_one(Source((scan,), "scan"), job)

@@ -44,10 +44,10 @@ mark("imports of engine and reader")
 from octedge.edge.model import open_model
 model = open_model()
 mark("opening model and engine")
-from octedge.batch import Job, run_one
+from octedge.batch import Job, Options, run_one
 from octedge.readers import find
 (source,) = find([Path(sys.argv[1])])
-assert run_one(source, Job(model, Path(sys.argv[2]), ("npz",))).status == "done"
+assert run_one(source, Job(model, Path(sys.argv[2]), Options(("npz",)))).status == "done"
 mark("from file to result")
 print(json.dumps([[name, end - start] for (_, start), (name, end) in zip(marks, marks[1:])]))
 """

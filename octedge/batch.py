@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 Answers = Generator[Answer, None, None]
 
 DEFAULT = ("npz", "overlay")
-COMING = ("report",)
 # What is told of a scan -> the ledger's stages it is the sum of.
 STAGES = {
     "read": ("receive", "decode"),
@@ -84,15 +83,23 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What to do with every scan: the model, where results go, in which formats, the scale the user gave, and whether to keep the times."""
+class Options:
+    """What is written of a scan, and what the user knows better than its file: the scale, and where the fovea is (B-scan, column)."""
 
-    model: Model
-    out: Path
     formats: tuple[str, ...] = DEFAULT
     axial_um: float | None = None
     lateral_um: float | None = None
-    ledger: bool = False
+    fovea: tuple[float, float] | None = None
+    ledger: bool = False  # also when each stage had each B-scan
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do with every scan: the model, where results go, and the options."""
+
+    model: Model
+    out: Path
+    options: Options = Options()
     inputs: frozenset[tuple[int, int]] = field(default=frozenset(), repr=False)  # what must not be overwritten
 
 
@@ -111,6 +118,12 @@ class Writing:
     job: Job
     written: list[Path] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+
+    @property
+    def fovea(self) -> tuple[float, float] | None:
+        """Column and B-scan of the fovea, if the user gave it."""
+        given = self.job.options.fovea
+        return None if given is None else (given[1], given[0])
 
     def path(self, ending: str) -> Path:
         """Where the result NAME + `ending` goes; its folder is there.
@@ -131,14 +144,14 @@ def run_one(source: Source, job: Job, progress: Progress | None = None) -> Outco
     """
     begun = now()
     try:
-        run = job.model.run(scaled(source.read(), job.axial_um, job.lateral_um))
+        run = job.model.run(scaled(source.read(), job.options))
         run.whole.add("receive", begun)
         writing = Writing(source, run, job)
         _write(writing, progress)
     except ScanError as error:
         return Outcome(name=source.name, status="refused", error=str(error))
     about, ledger = run.about, run.ledger()
-    if job.ledger:
+    if job.options.ledger:
         write_json(path := writing.path(".ledger.json"), ledger)
         writing.written.append(path)
     seconds = ledger.seconds()
@@ -162,9 +175,9 @@ def run_one(source: Source, job: Job, progress: Progress | None = None) -> Outco
     )
 
 
-def scaled(scan: Scan, axial_um: float | None, lateral_um: float | None) -> Scan:
+def scaled(scan: Scan, options: Options) -> Scan:
     """The scan with the scale the user gave; where the file says otherwise, a note says so."""
-    given = {direction: um for direction, um in (("axial", axial_um), ("lateral", lateral_um)) if um is not None}
+    given = {direction: um for direction, um in (("axial", options.axial_um), ("lateral", options.lateral_um)) if um is not None}
     if not given:
         return scan
     stated = {direction: mm for direction in ("axial", "lateral", "between") if (mm := getattr(scan.spacing, direction)) is not None}
@@ -181,7 +194,7 @@ def scaled(scan: Scan, axial_um: float | None, lateral_um: float | None) -> Scan
 def _write(writing: Writing, progress: Progress | None) -> None:
     """Let the answers pass through the writers of the job's formats, each of which hands them on."""
     answers = writing.run.answers()
-    for name in sorted(writing.job.formats, key=list(FORMATS).index):
+    for name in sorted(writing.job.options.formats, key=list(FORMATS).index):
         answers = FORMATS[name](answers, writing)
     with closing(answers):
         for answer in answers:
@@ -233,7 +246,7 @@ def _thickness(answers: Answers, writing: Writing) -> Answers:
             surfaces.append(answer.layers.surfaces)
             yield answer
     begun = now()
-    found = thickness(run.scan, run.about, np.stack(surfaces))
+    found = thickness(run.scan, run.about, np.stack(surfaces), writing.fovea)
     write_bytes(table, thickness_csv(found))
     write_json(record, found)
     writing.written.extend((table, record))
@@ -247,12 +260,12 @@ class DicomWriter(Protocol):
     def finish(self, about: About, file: BinaryIO) -> None: ...
 
 
-def _writer(name: str, source: "Origin", scan: Scan) -> DicomWriter:
+def _writer(name: str, source: "Origin", writing: Writing) -> DicomWriter:
     """Raises `ScanError` if the source cannot carry this format."""
     if name == "sr":
         from octedge.results.sr import ReportWriter
 
-        return ReportWriter(source, scan)
+        return ReportWriter(source, writing.run.scan, writing.fovea)
     if name == "heightmap":
         from octedge.results.heightmap import HeightMapWriter  # pydicom is loaded by those who need it
 
@@ -267,7 +280,7 @@ def _dicom(answers: Answers, writing: Writing, name: str) -> Answers:
     from octedge.results._dicom import origin
 
     try:
-        writer = _writer(name, origin(writing.source.paths, writing.run.scan), writing.run.scan)
+        writer = _writer(name, origin(writing.source.paths, writing.run.scan), writing)
     except ScanError as error:
         _leave_out(name, error, writing)
         return answers

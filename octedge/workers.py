@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 import octedge
-from octedge.batch import Job, Outcome, identities, run_one
+from octedge.batch import Job, Options, Outcome, identities, run_one
 from octedge.cluster import cluster
 from octedge.edge.model import open_model
 from octedge.errors import UsageError, WorkerLost
@@ -31,16 +31,13 @@ class Batch:
     engine: str
     allow_fallback: bool
     out: Path
-    formats: tuple[str, ...]
-    axial_um: float | None = None
-    lateral_um: float | None = None
-    ledger: bool = False
+    options: Options = Options()
     sources: tuple[Source, ...] = field(default=(), compare=False, repr=False)
 
     def job(self, tell: Callable[[str], None]) -> Job:
         """The same with the model opened on this machine, as `open_model` does it."""
         model = open_model(self.bundle, self.engine, tell, self.allow_fallback)
-        return Job(model, self.out, self.formats, self.axial_um, self.lateral_um, self.ledger, identities(self.sources))
+        return Job(model, self.out, self.options, identities(self.sources))
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

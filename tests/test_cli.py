@@ -17,7 +17,7 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 
 import octedge
-from octedge.batch import scaled
+from octedge.batch import Options, scaled
 from octedge.cli import COMMANDS, main
 from octedge.edge.bundle import REFERENCE, open_bundle
 from octedge.edge.ledger import Ledger
@@ -348,9 +348,22 @@ def test_a_wrong_call_ends_with_2_and_writes_nothing(scans, monkeypatch, call):
     assert digests(scans) == before
 
 
-def test_formats_to_come_are_named_as_such(scans, tmp_path):
+def test_what_is_no_format_is_told_what_is(scans, tmp_path):
     result = octedge_("segment", scans, "--out", tmp_path / "out", "--format", "npz,report")
-    assert "'report' comes later; available are heightmap, npz, overlay, seg, seg-binary" in result.stderr
+    assert "'report' is no format; available are heightmap, npz, overlay, seg, seg-binary, sr, thickness" in result.stderr
+
+
+def test_a_fovea_is_a_place_in_one_scan(scans, tmp_path):
+    result = octedge_("segment", scans, "--out", tmp_path / "out", "--fovea", "3,70")
+    assert result.exit_code == 2
+    assert "--fovea is a place in one scan, but" in result.stderr
+
+
+@pytest.mark.parametrize("given", ["7", "1,2,3", "here,there"])
+def test_a_fovea_is_a_bscan_and_a_column(scans, tmp_path, given):
+    result = octedge_("segment", scans, "--out", tmp_path / "out", "--fovea", given)
+    assert result.exit_code == 2
+    assert "needed are B-scan and column, counted from 0" in result.stderr
 
 
 @pytest.mark.parametrize("engine", ["openvino", "tensorrt", "rtx", "openvino-fp32"])
@@ -546,11 +559,11 @@ def test_the_overview_lists_every_command_without_importing_one():
 
 def test_the_scale_given_by_the_user_is_used_and_said():
     scan = Scan("s", 1, 2, 2, lambda _: np.zeros((2, 2), np.uint8), Spacing(0.002, 0.01, 0.1, "a header"))
-    assert scaled(scan, None, None) is scan
-    assert scaled(scan, 2.001, None).notes == ()  # as the file says
-    both = scaled(replace(scan, spacing=Spacing()), 2, 10).spacing
+    assert scaled(scan, Options()) is scan
+    assert scaled(scan, Options(axial_um=2.001)).notes == ()  # as the file says
+    both = scaled(replace(scan, spacing=Spacing()), Options(axial_um=2, lateral_um=10)).spacing
     assert both == Spacing(0.002, 0.01, None, "axial and lateral given by the user")
-    assert scaled(scan, None, 12).spacing == Spacing(0.002, 0.012, 0.1, "lateral given by the user, else a header")
+    assert scaled(scan, Options(lateral_um=12)).spacing == Spacing(0.002, 0.012, 0.1, "lateral given by the user, else a header")
     assert CARD.axial_range.factor(2.0) != 1
 
 

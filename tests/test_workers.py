@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from octedge.batch import run_one
+from octedge.batch import Options, run_one
 from octedge.cli import main
 from octedge.cluster import Pool, cluster
 from octedge.errors import UsageError, WorkerLost
@@ -88,7 +88,7 @@ def started(tmp_path_factory):
     for seed, name in enumerate(("a", "b", "ever", "once", "z")):
         write_dicom(Phantom(LOOK, 4, seed), scans / f"{name}.dcm")
     (scans / "broken.dcm").write_bytes(b"")
-    batch = Batch(tiny_bundle(root / "tiny"), "auto", False, out, ("npz", "overlay"), sources=tuple(find([scans])))
+    batch = Batch(tiny_bundle(root / "tiny"), "auto", False, out, Options(("npz", "overlay")), sources=tuple(find([scans])))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("octedge.cluster.RETRIES", 1)
         patch.setenv("OCTEDGE_CACHE", str(root / "cache"))
@@ -171,7 +171,7 @@ def done(tmp_path, monkeypatch):
     write_dicom(Phantom(LOOK, 2, 1), tmp_path / "scan7.dcm")
     (tmp_path / "out").mkdir()
     (source,) = find([tmp_path / "scan7.dcm"])
-    batch = Batch(tiny_bundle(tmp_path / "tiny"), "auto", False, tmp_path / "out", ("npz",), sources=(source,))
+    batch = Batch(tiny_bundle(tmp_path / "tiny"), "auto", False, tmp_path / "out", Options(("npz",)), sources=(source,))
     work(source, batch)
     return source, batch
 

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import click
 import msgspec
 
-from octedge.batch import Job, run_one
+from octedge.batch import Job, Options, run_one
 from octedge.card import ModelCard
 from octedge.cli.bench_tables import comparison, tables
 from octedge.cli.console import complain, say, say_json
@@ -135,7 +135,7 @@ def _measure(inputs: tuple[Path, ...], model: Model, size: tuple[int, int], wish
     with TemporaryDirectory(prefix="octedge-") as made:
         folder = Path(made)
         sources = find(inputs) if inputs else [_synthetic(folder / "phantom.dcm", size, model.bundle.card)]
-        cases = tuple(_case(source, Job(model, folder, FORMATS, ledger=True), wish, not inputs) for source in sources)
+        cases = tuple(_case(source, Job(model, folder, Options(FORMATS, ledger=True)), wish, not inputs) for source in sources)
     return measure.Report(
         date=measure.today(),
         machine=machine,

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
-from octedge.batch import COMING, DEFAULT, FORMATS, Outcome, run_one
+from octedge.batch import DEFAULT, FORMATS, Options, Outcome, run_one
 from octedge.cli.console import complain, progress_bar, say_json
 from octedge.edge.engine import BACKENDS
+from octedge.errors import UsageError
 from octedge.readers import find
 from octedge.results.files import make_folder
 from octedge.workers import RECORD, Batch, segment_on
@@ -22,7 +23,7 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
     available = f"available are {', '.join(sorted(FORMATS))}"
     for word in wanted:
         if word not in FORMATS:
-            raise click.BadParameter(f"{word!r} {'comes later' if word in COMING else 'is no format'}; {available}", ctx, param)
+            raise click.BadParameter(f"{word!r} is no format; {available}", ctx, param)
     if not wanted:
         raise click.BadParameter(f"no format given; {available}", ctx, param)
     return wanted
@@ -33,6 +34,17 @@ def _number(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     if value is not None and math.isnan(value):
         raise click.BadParameter("nan is not a number of um", ctx, param)
     return value
+
+
+def _fovea(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | None:
+    """FRAME,COLUMN -> two numbers."""
+    if value is None:
+        return None
+    try:
+        frame, column = map(float, value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: needed are B-scan and column, counted from 0, as 12,384", ctx, param) from None
+    return frame, column
 
 
 INPUTS = click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -56,6 +68,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One machine-readabl
 )
 @click.option("--axial-um", type=click.FloatRange(0.2, 50), callback=_number, help="Distance between rows, if the file does not say.")
 @click.option("--lateral-um", type=click.FloatRange(0.2, 500), callback=_number, help="Distance between columns, if the file does not say.")
+@click.option("--fovea", metavar="FRAME,COLUMN", callback=_fovea, help="Where the fovea is, for thickness and sr [default: found].")
 @click.option("--ledger", is_flag=True, help="Also write when each stage had each B-scan: NAME.ledger.json.")
 @click.option(
     "--cluster",
@@ -75,6 +88,7 @@ def segment(  # noqa: PLR0913 - one per option
     formats: tuple[str, ...],
     axial_um: float | None,
     lateral_um: float | None,
+    fovea: tuple[float, float] | None,
     ledger: bool,
     address: str | None,
     as_json: bool,
@@ -88,7 +102,10 @@ def segment(  # noqa: PLR0913 - one per option
     Ends with 0 if all are done, 1 if some scans or B-scans were refused, 2 on a wrong call, 3 if the model or its engine cannot be used.
     """
     sources = tuple(find(inputs))
-    batch = Batch(bundle, engine, allow_fallback, out, formats, axial_um, lateral_um, ledger, sources)
+    if fovea is not None and len(sources) > 1:
+        raise UsageError(f"--fovea is a place in one scan, but {len(sources)} scans are given; give them one by one")
+    options = Options(formats, axial_um, lateral_um, fovea, ledger)
+    batch = Batch(bundle, engine, allow_fallback, out, options, sources)
     ends: Counter[str] = Counter()
     with closing(_here(batch, not as_json) if address is None else _there(batch, address)) as outcomes:
         for outcome in outcomes:

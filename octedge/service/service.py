@@ -162,7 +162,7 @@ def segmenter(settings: Settings, stop: threading.Event, tell: Callable[[str], N
             raise Stopped
 
     def segment(paths: Sequence[Path], job: str, folder: Path) -> str:
-        outcome = batch.run_one(Source(tuple(paths), job), batch.Job(model, folder, formats), heed)
+        outcome = batch.run_one(Source(tuple(paths), job), batch.Job(model, folder, batch.Options(formats)), heed)
         if outcome.status == "refused":
             raise ScanError(outcome.error)
         return "; ".join(outcome.notes)

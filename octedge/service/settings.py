@@ -1,7 +1,7 @@
 """The settings of the service: one TOML file; every command-line option is one of them.
 
 spool = "/var/lib/octedge"
-out = "/srv/results"                # a folder gets every result, each named after its job
+out = "/data/results"                # a folder gets every result, each named after its job
 [receive]
 ae_title = "OCTEDGE"
 host = "192.0.2.10"                 # 127.0.0.1 unless said
