@@ -21,7 +21,7 @@ demo: $(EDGE)/.installed  ## segment synthetic scans with the shipped model; res
 	$(EDGE)/bin/octedge demo --out "$(OUT)"
 
 test: lint $(EDGE)/.installed  ## lint and run all tests
-	OCTEDGE_EDGE_PYTHON="$(CURDIR)/$(EDGE)/bin/python" $(DEV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 OCTEDGE_EDGE_PYTHON="$(CURDIR)/$(EDGE)/bin/python" $(DEV)/bin/python -m pytest -n auto --dist worksteal
 
 lint: $(DEV)/.installed  ## style, types and import floors
 	$(DEV)/bin/python -m ruff check .

@@ -1,11 +1,13 @@
 """What tests share."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import octedge.edge  # noqa: F401  # switches ONNX Runtime's telemetry off, before any test imports it
+from tests.shared import folder_of
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -23,3 +25,10 @@ def _quick_timing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """Certificates state the latency for a large B-scan; in tests a small one does."""
     if "real_timing" not in request.keywords:
         monkeypatch.setattr("octedge.edge.certificate.timed_frame", lambda: np.zeros((32, 48), np.uint8))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The process that started the others takes away what all of them shared."""
+    starter = session.config.pluginmanager.getplugin("dsession")
+    if starter is not None:
+        shutil.rmtree(folder_of(starter.nodemanager.testrunuid), ignore_errors=True)

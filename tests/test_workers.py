@@ -184,8 +184,8 @@ def test_what_was_changed_is_done_again(done):
     source, batch = done
     assert is_done(source, batch)
     assert is_done(source, replace(batch, sources=()))  # other scans beside it
-    assert not is_done(source, replace(batch, axial_um=3.5))
-    assert not is_done(source, replace(batch, formats=("npz", "overlay")))
+    assert not is_done(source, replace(batch, options=replace(batch.options, axial_um=3.5)))
+    assert not is_done(source, replace(batch, options=Options(("npz", "overlay"))))
     os.utime(source.paths[0], ns=(1, 1))
     assert not is_done(source, batch)
     assert work(source, batch).outcome.status == "done"

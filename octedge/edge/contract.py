@@ -65,6 +65,13 @@ def check_windows(windows: NDArray[np.uint8], card: ModelCard) -> None:
         raise ModelError(f"{what}; tile B-scans with octedge.segment")
 
 
+def check_answer(what: str, windows: NDArray[np.uint8], scores: NDArray[np.float32], labels: NDArray[np.uint8]) -> None:
+    """Windows (N, 1, P, V) get scores (N, C, P, V) and labels (N, P, V): some runtimes fail without an error, and give others."""
+    count, _, *sides = windows.shape
+    if labels.shape != (count, *sides) or (len(scores), *scores.shape[2:]) != labels.shape:
+        raise ModelError(f"{what}: it gave labels {labels.shape} and scores {scores.shape}; free memory, or use another engine")
+
+
 def call_failed(what: str, error: Exception, advice: str) -> ModelError:
     """What to raise where a library fails on windows: `OutOfMemory` if that is what its words say."""
     kind = OutOfMemory if _NO_MEMORY.search(str(error)) else ModelError

@@ -14,7 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
 from octedge.card import ModelCard
 from octedge.edge.bundle import Bundle
-from octedge.edge.contract import call_failed, check_graph, check_metadata, check_windows, one_line, sha256_of, source
+from octedge.edge.contract import call_failed, check_answer, check_graph, check_metadata, check_windows, one_line, sha256_of, source
 from octedge.edge.gpu import gpus, missing
 from octedge.edge.machine import cores
 from octedge.edge.variant import Backend, Variant
@@ -49,11 +49,12 @@ class OrtEngine:
 
     def __call__(self, windows: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         check_windows(windows, self._card)
+        what = f"{self.name} failed on windows {windows.shape}"
         try:
             scores, labels = self._session.run(["scores", "labels"], {"image": windows})
         except _ERRORS as error:
-            what = f"{self.name} failed on windows {windows.shape}"
             raise call_failed(what, error, "free memory, or export the bundle anew") from error
+        check_answer(what, windows, scores, labels)
         return scores, labels
 
 

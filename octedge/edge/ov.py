@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from octedge.card import ModelCard
 from octedge.edge.bundle import Bundle
-from octedge.edge.contract import call_failed, check_graph, check_metadata, check_windows, one_line, sha256_of, source
+from octedge.edge.contract import call_failed, check_answer, check_graph, check_metadata, check_windows, one_line, sha256_of, source
 from octedge.edge.machine import cores
 from octedge.edge.variant import Backend, Variant
 from octedge.errors import ModelError
@@ -55,12 +55,13 @@ class OpenVinoEngine:
         count = len(windows)
         if windows.size == self._card.windowing.grid**2:  # OpenVINO 2026.4 gets some networks wrong on one window of one cell of the grid
             windows = np.repeat(windows, 2, axis=0)
+        what = f"{self.name} failed on windows {windows.shape}"
         try:
             # A request of its own for every call costs nothing measurable, and calls from several threads do not meet.
             answer = self._compiled.create_infer_request().infer({"image": windows})
         except RuntimeError as error:
-            what = f"{self.name} failed on windows {windows.shape}"
             raise call_failed(what, _plain(error), "free memory, or use another engine") from error
+        check_answer(what, windows, answer["scores"], answer["labels"])
         return answer["scores"][:count], answer["labels"][:count]
 
 

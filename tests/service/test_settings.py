@@ -84,7 +84,7 @@ def test_loopback_needs_no_list_of_senders():
 
 def test_the_unit_writes_only_where_it_must(tmp_path):
     path = write(tmp_path, FULL)
-    lines = unit(read_settings(path, {"out": "results"}), path, "/opt/octedge/bin/python")
-    assert f"ExecStart=/opt/octedge/bin/python -m octedge serve --config {path.absolute()}" in lines
+    lines = unit(read_settings(path, {"out": "results"}), path, "/usr/lib/octedge/bin/python")
+    assert f"ExecStart=/usr/lib/octedge/bin/python -m octedge serve --config {path.absolute()}" in lines
     assert f"ReadWritePaths={Path('spool').absolute()} {Path('results').absolute()}" in lines
     assert {"ProtectSystem=strict", "NoNewPrivileges=yes", "UMask=0077", "CapabilityBoundingSet="} <= set(lines)
