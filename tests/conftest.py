@@ -21,6 +21,20 @@ def data() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Certificates that engines give themselves are kept among the tests', not the user's."""
+    monkeypatch.setenv("OCTEDGE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole bundle whose network answers at once."""
+    from tests.support import tiny_bundle
+
+    return tiny_bundle(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(autouse=True)
 def _quick_timing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Certificates state the latency for a large B-scan; in tests a small one does."""
     if "real_timing" not in request.keywords:

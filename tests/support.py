@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
 from octedge.anatomy import KEYS
 from octedge.card import ModelCard, encode_card
+from octedge.cli import main
 from octedge.edge.bundle import write_sums
 from octedge.edge.ort import OrtEngine
 from octedge.segment import plan, segment
@@ -69,3 +71,12 @@ def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below `folder`, by relative path."""
     files = (file for file in sorted(folder.rglob("*")) if file.is_file())
     return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def octedge_(*arguments: object) -> Result:
+    """The command line in this process: it ends as it should, and says only what every console can show."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    assert result.output.isascii()
+    return result

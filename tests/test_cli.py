@@ -11,14 +11,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 
 import octedge
 from octedge.batch import Options, scaled
-from octedge.cli import COMMANDS, main
+from octedge.cli import COMMANDS
 from octedge.edge.bundle import REFERENCE, open_bundle
 from octedge.edge.ledger import Ledger
 from octedge.errors import ModelError
@@ -26,28 +26,10 @@ from octedge.phantom import Phantom
 from octedge.phantom_files import write_dicom
 from octedge.phantom_look import LOOKS
 from octedge.scan import Scan, Spacing
-from tests.support import CARD, digests, tiny_bundle
+from tests.support import CARD, digests, octedge_, tiny_bundle
 
 LOOK = replace(LOOKS["spectralis"], rows=96, columns=140, span_mm=0.5)
 CANARY = "CANARY^SECRET"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("OCTEDGE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-def octedge_(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert "Traceback" not in result.output
-    assert result.output.isascii()
-    return result
 
 
 def lines(result: Result) -> list[dict]:

@@ -6,30 +6,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from octedge.cli import main
 from octedge.edge.bench import Report, read_report
-from tests.support import tiny_bundle
+from tests.support import octedge_
 
 QUICK = ("--frames", 6, "--size", "96x140")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("OCTEDGE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-def bench(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["bench", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert result.output.isascii()
-    return result
 
 
 def report(result: Result) -> Report:
@@ -37,7 +19,7 @@ def report(result: Result) -> Report:
 
 
 def test_without_input_a_synthetic_volume_of_the_size_goes_from_file_to_file(bundle):
-    result = bench(*QUICK, "--model", bundle, "--json", "-")
+    result = octedge_("bench", *QUICK, "--model", bundle, "--json", "-")
     assert result.exit_code == 0
     found = report(result)
     (case,) = found.cases
@@ -55,7 +37,7 @@ def test_without_input_a_synthetic_volume_of_the_size_goes_from_file_to_file(bun
 
 
 def test_people_are_told_the_same_with_the_rules_it_was_measured_by(bundle):
-    result = bench(*QUICK, "--model", bundle)
+    result = octedge_("bench", *QUICK, "--model", bundle)
     told = result.stdout
     assert result.exit_code == 0
     assert "onnxruntime" in told
@@ -73,7 +55,7 @@ def test_every_scan_given_is_measured_and_none_is_named(bundle, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(folder / "secret_1.npz", images=rng.integers(0, 256, (2, 50, 70), np.uint8))
     np.savez(folder / "secret_2.npz", images=rng.integers(0, 256, (3, 60, 40), np.uint8))
-    result = bench(folder, "--model", bundle, "--frames", 3, "--json", "-")
+    result = octedge_("bench", folder, "--model", bundle, "--frames", 3, "--json", "-")
     assert result.exit_code == 0
     found = [case.series for case in report(result).cases]
     assert [(each.frames, each.rows, each.columns, each.synthetic) for each in found] == [(2, 50, 70, False), (3, 60, 40, False)]
@@ -85,7 +67,7 @@ def test_every_scan_given_is_measured_and_none_is_named(bundle, tmp_path):
 
 def test_a_device_it_keeps_up_with_ends_with_0(bundle):
     pace = ("--a-rate", 1400, "--duration", 0.5, "--deadline-ms", 60_000)
-    result = bench("--frames", 1, "--size", "32x140", "--model", bundle, *pace, "--json", "-")
+    result = octedge_("bench", "--frames", 1, "--size", "32x140", "--model", bundle, *pace, "--json", "-")
     assert result.exit_code == 0
     (case,) = report(result).cases
     assert case.pace is not None
@@ -95,7 +77,7 @@ def test_a_device_it_keeps_up_with_ends_with_0(bundle):
 
 def test_a_device_that_is_too_fast_ends_with_1_and_says_by_how_much(bundle, tmp_path):
     kept = tmp_path / "kept.json"
-    result = bench("--frames", 1, "--size", "96x140", "--model", bundle, "--a-rate", "1e8", "--duration", 0.1, "--json", kept)
+    result = octedge_("bench", "--frames", 1, "--size", "96x140", "--model", bundle, "--a-rate", "1e8", "--duration", 0.1, "--json", kept)
     assert result.exit_code == 1
     assert "does not keep up: headroom 0.00 (" in result.stdout
     assert "never handed over for want of room" in result.stdout
@@ -120,13 +102,13 @@ def test_a_device_that_is_too_fast_ends_with_1_and_says_by_how_much(bundle, tmp_
     ],
 )
 def test_a_wrong_call_ends_with_2_and_says_what_is_needed(wrong, words, bundle):
-    result = bench("--model", bundle, *QUICK, *wrong)
+    result = octedge_("bench", "--model", bundle, *QUICK, *wrong)
     assert result.exit_code == 2
     assert words in result.stderr
 
 
 def test_an_engine_without_certificate_is_not_measured(bundle):
-    result = bench(*QUICK, "--model", bundle, "--engine", "openvino-fp32")
+    result = octedge_("bench", *QUICK, "--model", bundle, "--engine", "openvino-fp32")
     assert result.exit_code == 3
     assert "has no certificate" in result.stderr
     assert result.stdout == ""
@@ -134,7 +116,7 @@ def test_an_engine_without_certificate_is_not_measured(bundle):
 
 def test_a_scan_that_cannot_be_read_ends_with_1(bundle, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    result = bench(tmp_path / "broken.png", "--model", bundle)
+    result = octedge_("bench", tmp_path / "broken.png", "--model", bundle)
     assert result.exit_code == 1
     assert "error: broken" in result.stderr
 
@@ -144,12 +126,12 @@ def kept(tmp_path_factory, bundle) -> Path:
     file = tmp_path_factory.mktemp("kept") / "a.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OCTEDGE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        assert bench(*QUICK, "--model", bundle, "--a-rate", 14_000, "--duration", 0.1, "--json", file).exit_code in (0, 1)
+        assert octedge_("bench", *QUICK, "--model", bundle, "--a-rate", 14_000, "--duration", 0.1, "--json", file).exit_code in (0, 1)
     return file
 
 
 def test_two_runs_of_the_same_are_compared_with_ratios(kept):
-    result = bench("--compare", kept, kept)
+    result = octedge_("bench", "--compare", kept, kept)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[-1] == "nothing differs: the ratios are what two runs of the same differ by"
@@ -164,7 +146,7 @@ def test_a_comparison_across_scans_and_machines_means_nothing_and_ends_with_1(ke
     other["machine"]["kind"] = "another"
     other["cases"][0]["series"]["pixels"] = "0" * 16
     (tmp_path / "b.json").write_text(json.dumps(other))
-    result = bench("--compare", kept, tmp_path / "b.json")
+    result = octedge_("bench", "--compare", kept, tmp_path / "b.json")
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1] == "the comparison means nothing, for these differ: machine, scans"
     assert any(line.startswith("machine: ") and "another" in line for line in result.stdout.splitlines())
@@ -172,6 +154,6 @@ def test_a_comparison_across_scans_and_machines_means_nothing_and_ends_with_1(ke
 
 def test_what_is_no_report_cannot_be_compared(kept, tmp_path):
     (tmp_path / "b.json").write_text("{}")
-    assert bench("--compare", kept, tmp_path / "b.json").exit_code == 2
-    assert bench("--compare", kept, tmp_path / "none.json").exit_code == 2
-    assert bench(kept, "--compare", kept, kept).exit_code == 2
+    assert octedge_("bench", "--compare", kept, tmp_path / "b.json").exit_code == 2
+    assert octedge_("bench", "--compare", kept, tmp_path / "none.json").exit_code == 2
+    assert octedge_("bench", kept, "--compare", kept, kept).exit_code == 2

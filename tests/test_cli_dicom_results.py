@@ -7,26 +7,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from octedge.cli import main
 from octedge.phantom import LOOKS, Phantom
 from octedge.phantom_files import write_dicom, write_series
-from tests.support import digests, tiny_bundle
+from tests.support import digests, octedge_
 
 LOOK = replace(LOOKS["spectralis"], rows=96, columns=70, span_mm=0.5)
 FORMATS = "npz,seg,seg-binary,heightmap"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("OCTEDGE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture
@@ -46,14 +34,8 @@ def scans(tmp_path) -> Path:
     return folder
 
 
-def segment(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["segment", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
 def test_each_scan_gets_what_its_source_allows_and_the_rest_is_explained(scans, bundle, tmp_path):
-    result = segment(scans, "--out", tmp_path / "out", "--model", bundle, "--format", FORMATS, "--json")
+    result = octedge_("segment", scans, "--out", tmp_path / "out", "--model", bundle, "--format", FORMATS, "--json")
     assert result.exit_code == 0, result.stderr
     told = {line["name"]: line for line in map(json.loads, result.stdout.splitlines())}
     dicom = [".seg.dcm", ".seg-binary.dcm", ".heightmap.dcm"]
@@ -71,7 +53,7 @@ def test_each_scan_gets_what_its_source_allows_and_the_rest_is_explained(scans, 
 
 def test_all_formats_of_a_scan_say_the_same(scans, bundle, tmp_path):
     out = tmp_path / "out"
-    segment(scans / "placed.dcm", "--out", out, "--model", bundle, "--format", FORMATS)
+    octedge_("segment", scans / "placed.dcm", "--out", out, "--model", bundle, "--format", FORMATS)
     original, seg = pydicom.dcmread(scans / "placed.dcm"), pydicom.dcmread(out / "placed.seg.dcm")
     with np.load(out / "placed.npz", allow_pickle=False) as file:
         labels, surfaces = file["labels"], file["surfaces"]
@@ -88,9 +70,9 @@ def test_all_formats_of_a_scan_say_the_same(scans, bundle, tmp_path):
 
 
 def test_a_repeated_run_gives_the_same_bytes_and_reads_no_result_as_a_scan(scans, bundle):
-    first = segment(scans, "--out", scans / "out", "--model", bundle, "--format", FORMATS)
+    first = octedge_("segment", scans, "--out", scans / "out", "--model", bundle, "--format", FORMATS)
     before = digests(scans)
-    second = segment(scans, "--out", scans / "out", "--model", bundle, "--format", FORMATS)
+    second = octedge_("segment", scans, "--out", scans / "out", "--model", bundle, "--format", FORMATS)
     assert first.exit_code == second.exit_code == 0
     assert digests(scans) == before
 
@@ -99,7 +81,7 @@ def test_patient_data_is_in_dicom_results_alone(scans, bundle, tmp_path):
     dataset = pydicom.dcmread(scans / "placed.dcm")
     dataset.PatientName, dataset.PatientID = "CANARY^SECRET", "CANARY7"
     dataset.save_as(scans / "placed.dcm")
-    result = segment(scans / "placed.dcm", "--out", tmp_path / "out", "--model", bundle, "--format", FORMATS, "--json")
+    result = octedge_("segment", scans / "placed.dcm", "--out", tmp_path / "out", "--model", bundle, "--format", FORMATS, "--json")
     assert "CANARY" not in result.output
     assert {path.suffix for path in (tmp_path / "out").iterdir() if b"CANARY" in path.read_bytes()} == {".dcm"}
     assert not [path for path in (tmp_path / "out").iterdir() if "CANARY" in path.name]
@@ -107,7 +89,7 @@ def test_patient_data_is_in_dicom_results_alone(scans, bundle, tmp_path):
 
 def test_bit_planes_too_large_for_a_file_are_left_out_and_the_rest_is_written(scans, bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("octedge.results.dicom_seg._MOST", 30_000)
-    result = segment(scans / "placed.dcm", "--out", tmp_path / "out", "--model", bundle, "--format", "seg,seg-binary")
+    result = octedge_("segment", scans / "placed.dcm", "--out", tmp_path / "out", "--model", bundle, "--format", "seg,seg-binary")
     assert result.exit_code == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["placed.seg.dcm"]
     assert "no seg-binary: bit planes would take" in result.stderr

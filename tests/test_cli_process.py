@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,15 +15,9 @@ from PIL import Image
 from octedge.phantom import Phantom
 from octedge.phantom_files import write_dicom
 from octedge.phantom_look import LOOKS
-from tests.support import tiny_bundle
 
 LOOK = replace(LOOKS["spectralis"], rows=96, columns=140, span_mm=0.5)
 OCTEDGE = [sys.executable, "-c", "from octedge.cli import main; main(prog_name='octedge')"]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

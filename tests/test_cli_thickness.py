@@ -9,27 +9,15 @@ import msgspec
 import numpy as np
 import pydicom
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from octedge.cli import main
 from octedge.phantom import LOOKS, Phantom
 from octedge.phantom_files import write_dicom
 from octedge.readers import read
 from octedge.results.thickness import Thickness, thickness
 from octedge.scan import Spacing
 from octedge.segment import About
-from tests.support import digests, tiny_bundle
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("OCTEDGE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+from tests.support import digests, octedge_
 
 
 @pytest.fixture
@@ -42,15 +30,9 @@ def scans(tmp_path) -> Path:
     return folder
 
 
-def segment(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["segment", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
 def test_table_record_and_report_say_the_same_as_the_surfaces(scans, bundle, tmp_path):
     out = tmp_path / "out"
-    result = segment(scans, "--out", out, "--model", bundle, "--format", "npz,thickness,sr", "--json")
+    result = octedge_("segment", scans, "--out", out, "--model", bundle, "--format", "npz,thickness,sr", "--json")
     assert result.exit_code == 0, result.stderr
     told = {line["name"]: line for line in map(json.loads, result.stdout.splitlines())}
     names = "volume.npz", "volume.thickness.csv", "volume.thickness.json", "volume.sr.dcm"
@@ -72,7 +54,7 @@ def test_table_record_and_report_say_the_same_as_the_surfaces(scans, bundle, tmp
 
 def test_a_picture_has_its_thickness_in_pixels_and_no_report(scans, bundle, tmp_path):
     out = tmp_path / "out"
-    result = segment(scans / "picture.png", "--out", out, "--model", bundle, "--format", "thickness,sr", "--json")
+    result = octedge_("segment", scans / "picture.png", "--out", out, "--model", bundle, "--format", "thickness,sr", "--json")
     told = json.loads(result.stdout)
     assert told["outputs"] == ["picture.thickness.csv", "picture.thickness.json"]
     assert [note for note in told["notes"] if note.startswith("no sr: ") and "DICOM" in note]
@@ -83,5 +65,5 @@ def test_a_picture_has_its_thickness_in_pixels_and_no_report(scans, bundle, tmp_
 
 def test_a_repeated_run_writes_the_same_files(scans, bundle, tmp_path):
     for folder in ("first", "second"):
-        segment(scans, "--out", tmp_path / folder, "--model", bundle, "--format", "thickness,sr")
+        octedge_("segment", scans, "--out", tmp_path / folder, "--model", bundle, "--format", "thickness,sr")
     assert digests(tmp_path / "first") == digests(tmp_path / "second")
