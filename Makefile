@@ -9,10 +9,12 @@ BENCH ?= bench-out
 EDGE := .venv
 DEV := .venv-dev
 # Exact versions, always: an open "torch" would bring gigabytes of CUDA libraries.
-INSTALL := -m pip --disable-pip-version-check install --quiet -c constraints.txt
+INSTALL := -m pip --disable-pip-version-check install --quiet --no-compile -c constraints.txt
+# With all cores; some packages carry files for other versions of Python, which do not compile.
+COMPILE := -m compileall -qq -j 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint reference scores bench clean
+.PHONY: help demo test soak lint reference scores bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile
@@ -20,8 +22,15 @@ help:  ## list the targets
 demo: $(EDGE)/.installed  ## segment synthetic scans with the shipped model; results in $(OUT)
 	$(EDGE)/bin/octedge demo --out "$(OUT)"
 
+# One process more than there are cores: some tests wait. Each computes with one thread.
 test: lint $(EDGE)/.installed  ## lint and run all tests
-	OMP_NUM_THREADS=1 OCTEDGE_EDGE_PYTHON="$(CURDIR)/$(EDGE)/bin/python" $(DEV)/bin/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 OCTEDGE_EDGE_PYTHON="$(CURDIR)/$(EDGE)/bin/python" $(DEV)/bin/python -m pytest --dist worksteal \
+	  -n $$($(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
+
+soak: $(DEV)/.installed  ## what make test has no time for: more builds, 1,000 crashes, 10,000 damaged files
+	$(DEV)/bin/python -m pytest -m soak
+	$(DEV)/bin/python -m benchmarks.crash --rounds 1000
+	$(DEV)/bin/python -m benchmarks.fuzz --files 10000
 
 lint: $(DEV)/.installed  ## style, types and import floors
 	$(DEV)/bin/python -m ruff check .
@@ -52,9 +61,11 @@ clean:  ## remove what the other targets made
 $(EDGE)/.installed: pyproject.toml constraints.txt
 	test -x $(EDGE)/bin/python || $(PYTHON) -m venv $(EDGE)
 	$(EDGE)/bin/python $(INSTALL) -e ".[cpu]"
+	-@$(EDGE)/bin/python $(COMPILE) $(EDGE)/lib
 	touch $@
 
 $(DEV)/.installed: pyproject.toml constraints.txt
 	test -x $(DEV)/bin/python || $(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python $(INSTALL) -e ".[dev]"
+	-@$(DEV)/bin/python $(COMPILE) $(DEV)/lib
 	touch $@

@@ -30,6 +30,7 @@ from octedge.train.networks import Graph, UNet, build, receptive_field
 from octedge.train.recipe import Recipe, Sampling
 from octedge.train.select import train_all
 from octedge.train.validate import TorchEngine
+from tests.export.graphs import once
 from tests.train.tiny import SPLIT, quiet
 
 RECIPE = Recipe(
@@ -48,6 +49,12 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     train_all(Course(RECIPE, Split(SPLIT.train, SPLIT.validation), quiet), folder)
     return folder
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Graphs of the same weights are exported once."""
+    monkeypatch.setattr("export.bundle.to_graph", once)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +106,7 @@ def test_two_exports_of_a_run_are_the_same_bytes(run, bundle, tmp_path):
         assert (tmp_path / name).read_bytes() == (bundle.path / name).read_bytes(), name
 
 
-def test_held_out_scans_travel_only_where_they_may(run, bundle, tmp_path):
+def test_held_out_scans_travel_only_where_they_may(quick, run, bundle, tmp_path):
     held_out = [each.image for data in SPLIT.validation for each in data.examples]
     trained = [each.image for data in SPLIT.train for each in data.examples]
 
@@ -129,13 +136,13 @@ def test_what_the_card_says_of_a_precision_is_what_a_certificate_finds(bundle):
         assert (found.equal, found.p99_px) == (each.equal, each.p99_px)
 
 
-def test_without_scans_there_is_no_int8_and_nothing_is_claimed_of_fp16(run, tmp_path):
+def test_without_scans_there_is_no_int8_and_nothing_is_claimed_of_fp16(quick, run, tmp_path):
     card = export(run, tmp_path, "small", None, quiet)
     assert [(each.name, each.iou_loss) for each in card.precisions] == [("fp16", None)]
     assert "model.int8.onnx" not in open_bundle(tmp_path).sums
 
 
-def test_a_precision_that_moves_the_masks_too_far_is_left_out_and_named(run, bundle, tmp_path, monkeypatch):
+def test_a_precision_that_moves_the_masks_too_far_is_left_out_and_named(quick, run, bundle, tmp_path, monkeypatch):
     shutil.copytree(bundle.path, tmp_path / "out")  # an older bundle, with the file
     monkeypatch.setitem(certificate.GATES, "int8", certificate.Gate(equal=1.1))
     words: list[str] = []
@@ -207,7 +214,7 @@ def test_an_unfinished_run_and_an_unknown_candidate_are_refused(tmp_path, run):
         export(run, tmp_path / "out", "smallest", None, quiet)
 
 
-def test_a_runtime_that_answers_otherwise_stops_the_export(run, tmp_path, monkeypatch):
+def test_a_runtime_that_answers_otherwise_stops_the_export(quick, run, tmp_path, monkeypatch):
     class Wrong(OrtEngine):
         def __call__(self, windows):
             scores, labels = super().__call__(windows)

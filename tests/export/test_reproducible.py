@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 RECIPE = msgspec.structs.replace(SHORT, source=(Phantoms(name="bands"),))
 PEOPLE = ("canary-anna", "canary-bert")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 
 
 @pytest.fixture(scope="module")
