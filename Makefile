@@ -14,7 +14,7 @@ INSTALL := -m pip --disable-pip-version-check install --quiet --no-compile -c co
 COMPILE := -m compileall -qq -j 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint reference scores bench clean
+.PHONY: help demo test pytest soak lint reference scores bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile
@@ -22,10 +22,13 @@ help:  ## list the targets
 demo: $(EDGE)/.installed  ## segment synthetic scans with the shipped model; results in $(OUT)
 	$(EDGE)/bin/octedge demo --out "$(OUT)"
 
-# One process more than there are cores: some tests wait. Each computes with one thread.
-test: lint $(EDGE)/.installed  ## lint and run all tests
-	OMP_NUM_THREADS=1 OCTEDGE_EDGE_PYTHON="$(CURDIR)/$(EDGE)/bin/python" $(DEV)/bin/python -m pytest --dist worksteal \
-	  -n $$($(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
+# Side by side: both installations, then lint and tests.
+test:  ## lint and run all tests
+	$(MAKE) --no-print-directory -j 2 $(DEV)/.installed $(EDGE)/.installed
+	$(MAKE) --no-print-directory -j 2 lint pytest
+
+pytest: $(DEV)/.installed $(EDGE)/.installed
+	OMP_NUM_THREADS=1 OCTEDGE_EDGE_PYTHON="$(CURDIR)/$(EDGE)/bin/python" $(DEV)/bin/python -m pytest -n auto --dist worksteal
 
 soak: $(DEV)/.installed  ## what make test has no time for: more builds, 1,000 crashes, 10,000 damaged files
 	$(DEV)/bin/python -m pytest -m soak

@@ -19,7 +19,7 @@ from octedge.segment import plan, segment
 from tests.edge.graphs import saved
 from tests.export.graphs import exported
 from tests.support import CARD, tiny_graph
-from tests.train.test_networks import CLASSES, every_family
+from tests.train.test_networks import CLASSES, IDS, SHAPES, every_family
 
 NOISE = np.random.default_rng(0).integers(0, 256, (2, 1, 64, 96), np.uint8)
 
@@ -42,7 +42,11 @@ def kinds(model):
     return found
 
 
-@every_family
+# Two families here; the rest is for `make soak`.
+FEW = [pytest.param(shape, id=IDS[index], marks=[pytest.mark.soak] * (index > 1)) for index, shape in enumerate(SHAPES)]
+
+
+@pytest.mark.parametrize("shape", FEW)
 def test_every_family_gives_nearly_all_labels_of_fp32(shape, tmp_path):
     card = msgspec.structs.replace(CARD, structures=CLASSES, downs=shape.downs)
     fp32 = exported(shape)
