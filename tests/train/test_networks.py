@@ -17,6 +17,7 @@ from octedge.train.manifest import Phantoms
 from octedge.train.networks import Shape, UNet, build, multiply_adds, parameters, receptive_field
 from octedge.train.networks.attention import AttentionUNet
 from octedge.train.networks.deeplab import DeepLab
+from octedge.train.networks.halved import HalvedUNet
 from octedge.train.networks.relaynet import ReLayNet
 from octedge.train.networks.residual import ResidualUNet
 from octedge.train.networks.segresnet import SegResNet
@@ -37,6 +38,7 @@ SHAPES = [
     DeepLab(**SMALL, rates=(1, 2), pooled=True),
     ReLayNet(convs=1, kernels=4, downs=2),
     Strips(**SMALL, rows=2, columns=2),
+    HalvedUNet(**SMALL),
 ]
 IDS = [f"{index}-{type(shape).__name__}" for index, shape in enumerate(SHAPES)]
 CLASSES = ("vitreous", "nfl", "rpe", "choroid", "fluid")

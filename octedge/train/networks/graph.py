@@ -16,5 +16,9 @@ class Graph(nn.Module):
         return self.network(image.float() * (4 / 255) - 1)  # type: ignore[no-any-return]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        scores = self.logits(image).float().log_softmax(1)
+        logits = self.logits(image).float()
+        # The log-softmax, written out: ONNX Runtime's own operator turns the classes to the end and back, on one core, which
+        # took longer than a small network.
+        below = logits - logits.amax(1, keepdim=True)
+        scores = below - below.exp().sum(1, keepdim=True).log()
         return scores, scores.argmax(1).to(torch.uint8)
