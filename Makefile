@@ -14,7 +14,7 @@ INSTALL := -m pip --disable-pip-version-check install --quiet --no-compile -c co
 COMPILE := -m compileall -qq -j 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test pytest soak lint reference scores bench clean
+.PHONY: help demo test pytest soak lint reference research scores bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile
@@ -42,6 +42,9 @@ lint: $(DEV)/.installed  ## style, types and import floors
 
 reference: $(DEV)/.installed  ## train, select and export the shipped model from DATA
 	$(DEV)/bin/python -m benchmarks.reference --data "$(DATA)"
+
+research: $(DEV)/.installed  ## train and export a network of ten times the size from DATA, into bundles/research; for a GPU
+	$(DEV)/bin/python -m benchmarks.reference --data "$(DATA)" --recipe recipes/research.toml --run runs/research --bundle bundles/research
 
 scores: $(DEV)/.installed  ## print every accuracy number of the README from DATA
 	$(DEV)/bin/python -m benchmarks.scores --data "$(DATA)"

@@ -2,8 +2,8 @@
 
     python -m benchmarks.devices
 
-Timed is the network alone, one B-scan of 1024 x 512 a call, in turns: the shipped model's, and a small one of a fifth of its cost (its
-weights are random: time does not depend on them). A B-scan of 1024 rows costs by its columns, so B-scans per second times columns is the
+Timed is the network alone, one B-scan of 1024 x 512 a call, in turns: the shipped model's, and that of `recipes/research.toml` (weights
+are random: time does not depend on them). A B-scan of 1024 rows costs by its columns, so B-scans per second times columns is the
 A-scan rate that is kept up. The arithmetic is of convolutions: two operations per multiplication with addition; bytes are every
 convolution's input and output in fp16, once read and once written, which a compiler that fuses layers undercuts. A card's own figures
 are its peak; networks as narrow as these reach a part of it.
@@ -30,9 +30,10 @@ from octedge.edge.ov import OpenVinoEngine
 from octedge.phantom import Phantom
 from octedge.phantom_look import LOOKS
 from octedge.segment import Engine
-from octedge.train.networks import Graph, UNet, multiply_adds, parameters
+from octedge.train.networks import Family, Graph, multiply_adds, parameters
+from octedge.train.networks.halved import HalvedUNet
 
-SMALL = UNet(convs=1, kernels=8, downs=4, widest=64)
+RESEARCH = HalvedUNet(convs=2, kernels=48, downs=5, widest=384)
 ROWS, COLUMNS = 1024, 512
 
 
@@ -74,7 +75,7 @@ CARDS = (Card("RTX 4060", 30.2, 272), Card("RTX 4090", 165.2, 1008))
 def main(rounds: int) -> None:
     """Print three tables as Markdown."""
     classes = len(open_bundle().card.structures)
-    shapes = {"the shipped model's": SHAPE, "small": SMALL}
+    shapes = {"the shipped model's": SHAPE, "the research model's": RESEARCH}
     times = timed(shapes, rounds)
     print(f"{facts('onnxruntime', 'openvino', 'torch')}\n")
     print(head("network", "parameters", "engine", f"ms for {ROWS} x {COLUMNS}", "B-scans/s", "A-scans/s kept up"))
@@ -96,7 +97,7 @@ def main(rounds: int) -> None:
         print(row(name, f"{tflops:.1f}", f"{gbytes:.0f}", *shares))
 
 
-def timed(shapes: dict[str, UNet], rounds: int) -> dict[tuple[str, str], float]:
+def timed(shapes: dict[str, Family], rounds: int) -> dict[tuple[str, str], float]:
     """Median ms of a B-scan by network and engine, all in turns."""
     card = open_bundle().card
     frame = Phantom(LOOKS["spectralis"], 1, 1).bscan(0).image
@@ -118,7 +119,7 @@ def timed(shapes: dict[str, UNet], rounds: int) -> dict[tuple[str, str], float]:
     return {key: statistics.median(each) for key, each in found.items()}
 
 
-def values(shape: UNet, classes: int) -> int:
+def values(shape: Family, classes: int) -> int:
     """How many values the convolutions of one B-scan read and write."""
     total = 0
 
@@ -129,7 +130,7 @@ def values(shape: UNet, classes: int) -> int:
     with torch.device("meta"):
         network = shape.network(classes).eval()
         for layer in network.modules():
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 layer.register_forward_hook(count)
         network(torch.zeros(1, 1, ROWS, COLUMNS))
     return total

@@ -44,9 +44,10 @@ from octedge.phantom_look import LOOKS
 from octedge.readers import Source
 from octedge.scan import Frame
 from octedge.segment import plan, segment
-from octedge.train.networks import Graph, UNet
+from octedge.train.networks import Graph
+from octedge.train.networks.halved import HalvedUNet
 
-SHAPE = UNet(convs=2, kernels=16, downs=4, widest=96)  # of the shipped model
+SHAPE = HalvedUNet(convs=1, kernels=24, downs=5, widest=96)  # of the shipped model
 ROI, OVERLAP = 256, 0.5
 LEAST = 0.9999  # share of labels in which torch and ONNX Runtime agree
 
@@ -68,7 +69,7 @@ def in_torch(bundle: Bundle) -> Graph:
     weights = {each.name: nn.Parameter(torch.from_numpy(numpy_helper.to_array(each).copy())) for each in initialisers}
     graph = Graph(SHAPE.network(len(bundle.card.structures))).eval()
     for name, module in list(graph.named_modules()):
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.weight = weights[f"{name}.weight"]
             module.bias = weights[f"{name}.weight_bias" if f"{name}.weight_bias" in weights else f"{name}.bias"]
         elif isinstance(module, nn.BatchNorm2d):
