@@ -6,9 +6,8 @@ The error bar of a surface is its spread and the row it lies in: sd^2 = spread^2
 """
 
 import platform
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,43 +20,13 @@ from benchmarks.reference import RECIPE
 from octedge.anatomy import surface_names
 from octedge.edge.bundle import open_bundle
 from octedge.edge.engine import open_engine
-from octedge.geometry import split, stitch
-from octedge.ordered import decode
-from octedge.scan import Frame
-from octedge.segment import Plan, plan
-from octedge.spread import spread
-from octedge.train.cohort import Example, Set, load
+from octedge.segment import plan
+from octedge.train.calibrate import NORMAL, Errors, fitted, misses, observe
+from octedge.train.cohort import Set, load
 from octedge.train.manifest import Phantoms
 from octedge.train.recipe import read_recipe
 
-Scores = NDArray[np.float32]
-TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0)
-NORMAL = (0.683, 0.954)  # shares of a normal distribution within 1 and 2 standard deviations
-ROW = 1 / 12  # variance of a depth within its row, of which labels of whole rows say nothing
 EDGES = (0.0, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0, np.inf)  # of the bins of the reliability table, px
-
-
-@dataclass(frozen=True, slots=True)
-class Errors:
-    """n graded points of a set's surfaces: which surface (n,), error of the decode in px (n,), deviation in px (T, n) by temperature."""
-
-    surface: NDArray[np.intp]
-    error: NDArray[np.float64]
-    deviation: NDArray[np.float64]
-
-    def at(self, temperature: float) -> "Errors":
-        """With the deviations of one temperature (n,)."""
-        return Errors(self.surface, self.error, self.deviation[TEMPERATURES.index(temperature)])
-
-    def of(self, surface: int) -> "Errors":
-        """The points of one surface."""
-        own = self.surface == surface
-        return Errors(self.surface[own], self.error[own], self.deviation[..., own])
-
-    def within(self) -> tuple[float, float]:
-        """Shares of the errors within 1 and 2 deviations (n,)."""
-        size = np.abs(self.error) / self.deviation
-        return float((size < 1).mean()), float((size < 2).mean())
 
 
 @click.command()
@@ -73,56 +42,26 @@ def main(data: Path, bundle: Path | None, scans: int, fit: int) -> None:
     real = tuple(each for each in recipe.source if not isinstance(each, Phantoms))
     cohort = load(msgspec.structs.replace(recipe, source=real), data)
 
-    def score(frame: Frame) -> Scores:
-        how = plan(card, len(frame))
-        tiling = how.windowing.tiling(*frame.shape)
-        return stitch([engine(window[None, None])[0][0] for window in split(frame, tiling)], tiling)
-
-    def observe(sets: tuple[Set, ...], most: int) -> dict[str, Errors]:
-        return {each.name: _observe(each, most, score, plan(card, 512), card.structures) for each in sets if each.examples}
+    def look(sets: tuple[Set, ...], most: int) -> dict[str, Errors]:
+        return {each.name: observe(each, most, engine, partial(plan, card), card.structures) for each in sets if each.examples}
 
     print(f"{card.id}, {engine.name}, {platform.machine()} {platform.system()}, {date.today().isoformat()}\n")
-    chosen = _show_fit(observe(cohort.train, fit))
-    for name, errors in observe(cohort.validation, scans).items():
+    chosen = _show_fit(look(cohort.train, fit))
+    for name, errors in look(cohort.validation, scans).items():
         print(f"### {name}, held out: {len(errors.error)} points of surfaces\n")
         _show_within(errors, chosen)
         _show_reliability(errors.at(chosen))
         _show_surfaces(errors.at(chosen), surface_names(card.structures))
 
 
-def _observe(data: Set, most: int, score: Callable[[Frame], Scores], how: Plan, structures: tuple[str, ...]) -> Errors:
-    own, marked = surface_names(structures), surface_names(data.groups)
-    wanted = [name for name in marked if name in own]
-    pick, given = [own.index(name) for name in wanted], [marked.index(name) for name in wanted]
-    count = len(data.examples)
-    used = data.examples if not most else [data.examples[index * count // min(most, count)] for index in range(min(most, count))]
-    parts = list(_points(used, score, how, pick, given))
-    return Errors(*(np.concatenate(column, axis=-1) for column in zip(*parts, strict=True)))
-
-
-def _points(
-    examples: tuple[Example, ...] | list[Example], score: Callable[[Frame], Scores], how: Plan, pick: list[int], given: list[int]
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]]:
-    """Surface, error and deviations of the graded points of every B-scan."""
-    for example in examples:
-        scores = score(example.image)
-        error = decode(scores, how.chain)[1][pick] - example.surfaces[given]
-        known = np.isfinite(error)
-        spreads = (spread(scores, how.chain, temperature)[1][pick][known] for temperature in TEMPERATURES)
-        deviation = np.sqrt(np.stack([each.astype(np.float64) ** 2 for each in spreads]) + ROW)
-        yield np.broadcast_to(np.array(pick)[:, None], error.shape)[known], error[known], deviation
-
-
-def _show_fit(fitted: dict[str, Errors]) -> float:
-    """The temperature whose shares within 1 and 2 deviations come closest to the normal distribution's, every source weighing the same."""
-    print(f"Fitted on the training patients of {', '.join(fitted)}:\n")
+def _show_fit(observed: dict[str, Errors]) -> float:
+    """The temperature that fits, as it is found when a model is exported."""
+    print(f"Fitted on the training patients of {', '.join(observed)}:\n")
     print("| temperature | within 1 sd | within 2 sd | distance |\n|--:|--:|--:|--:|")
-    misses = []
-    for temperature in TEMPERATURES:
-        one, two = np.mean([each.at(temperature).within() for each in fitted.values()], axis=0)
-        misses.append(abs(one - NORMAL[0]) + abs(two - NORMAL[1]))
-        print(f"| {temperature:g} | {one:.1%} | {two:.1%} | {misses[-1]:.3f} |")
-    chosen = TEMPERATURES[int(np.argmin(misses))]
+    for temperature, miss in misses(observed).items():
+        one, two = np.mean([each.at(temperature).within() for each in observed.values()], axis=0)
+        print(f"| {temperature:g} | {one:.1%} | {two:.1%} | {miss:.3f} |")
+    chosen = fitted(observed)
     print(f"\nNormal: {NORMAL[0]:.1%}, {NORMAL[1]:.1%}. Chosen: **T = {chosen:g}**.\n")
     return chosen
 

@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -24,13 +25,16 @@ from octedge.errors import ModelError, UsageError
 from octedge.results.files import make_folder, write_bytes
 from octedge.scan import Frame
 from octedge.segment import Engine, plan, segment
+from octedge.train.calibrate import fitted, observe
 from octedge.train.cohort import Set, Split
 from octedge.train.fit import Trial, load_weights
+from octedge.train.labelmaps import same_surfaces
 from octedge.train.recipe import read_recipe
 from octedge.train.select import read_selection
 from octedge.train.validate import Answer, TorchEngine, score
 
 CALIBRATION = 12  # B-scans of every source
+FITTED = 6  # to fit the temperature on
 CHECKED = 6  # of these, to measure what int8 changes
 SEED = 9000  # of the phantoms to measure that on
 Say = Callable[[str], None]
@@ -64,8 +68,19 @@ def export(run: Path, bundle: Path, candidate: str | None, scans: Scans | None, 
         real = held_out_frames(scans.split.validation)
         say(f"{len(real)} held-out B-scans travel in the bundle as golden frames: it goes where those may go")
         frames += real
-    golden = answered(frames, TorchEngine(graph), card)
+    engine = TorchEngine(graph)
+    if scans is not None:
+        card = msgspec.structs.replace(card, temperature=_temperature(engine, card, scans.split.train))
+        say(f"standard deviations of surfaces fit the errors at temperature {card.temperature:g}")
+    golden = answered(frames, engine, card)
     return write_bundle(bundle, to_graph(graph, shape.downs), card, golden, scans, say)
+
+
+def _temperature(engine: Engine, card: ModelCard, sets: tuple[Set, ...]) -> float:
+    """The temperature that fits the errors on the real sources' training B-scans, or on phantoms', where there is no other; 0 for none."""
+    graded = [each for each in sets if each.examples and same_surfaces(card.structures, each.groups)[0]]
+    real = [each for each in graded if each.name != "phantoms"] or graded
+    return fitted({each.name: observe(each, FITTED, engine, partial(plan, card), card.structures) for each in real}) if real else 0.0
 
 
 def _trial(run: Path, candidate: str | None) -> Trial:

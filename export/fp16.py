@@ -1,9 +1,9 @@
 """The fp16 graph of a network: half the bytes, and the arithmetic that GPUs are fast at.
 
 In fp32 stay the way from the image to the first layer (it costs nothing, and grey values keep their distances), the
-log-softmax, which begins with the largest logit, and all that follows (`scores` are float32 whatever computes them), each layer whose weights fp16 cannot
-hold, and what an operator takes in fp32 only. All else is fp16, enlarging included: one layer left out in the middle
-costs a conversion on either side.
+log-softmax, which begins with the largest logit, and all that follows (`scores` are float32 whatever computes them), each
+layer whose weights fp16 cannot hold, and what an operator takes in fp32 only. All else is fp16, enlarging included: one
+layer left out in the middle costs a conversion on either side.
 """
 
 from collections.abc import Iterator, Sequence, Set

@@ -21,6 +21,7 @@ def model_card(card: ModelCard) -> str:
         f"- {card.architecture}; {card.parameters:,} parameters",
         f"- a column's answer depends on {card.receptive_field} columns to each side; {tiling}",
         f"- rows of {low} to {high} um are taken as they are, others are scaled to {nominal} um",
+        *([f"- standard deviations of surfaces fit its errors at temperature {card.temperature:g}"] if card.temperature else []),
         f"- made with {', '.join(f'{name} {number}' for name, number in card.software.items())}; licence: {card.licence}",
         "",
         "## Structures",

@@ -20,7 +20,7 @@ from octedge.flow import Progress, ahead
 from octedge.quality import Flag
 from octedge.readers import Source
 from octedge.results.files import atomic, make_folder, write_bytes, write_json
-from octedge.results.npz import npz_by_frame
+from octedge.results.npz import npz_by_frame, write_deviations
 from octedge.results.overlay import View, write_overlay
 from octedge.results.thickness import thickness, thickness_csv
 from octedge.scan import Frame, Scan, Spacing
@@ -36,7 +36,7 @@ DEFAULT = ("npz", "overlay")
 STAGES = {
     "read": ("receive", "decode"),
     "engine": ("tile", "copy", "engine", "copy back"),
-    "order": ("stitch", "quality"),
+    "order": ("stitch", "quality", "deviation"),
     "write": ("encode", "write"),
 }
 
@@ -144,7 +144,7 @@ def run_one(source: Source, job: Job, progress: Progress | None = None) -> Outco
     """
     begun = now()
     try:
-        run = job.model.run(scaled(source.read(), job.options))
+        run = job.model.run(scaled(source.read(), job.options), "deviation" in job.options.formats)
         run.whole.add("receive", begun)
         writing = Writing(source, run, job)
         _write(writing, progress)
@@ -253,6 +253,20 @@ def _thickness(answers: Answers, writing: Writing) -> Answers:
     run.whole.add("write", begun)
 
 
+def _deviation(answers: Answers, writing: Writing) -> Answers:
+    run, found = writing.run, []
+    path, nothing = writing.path(".deviation.npz"), np.full((len(writing.run.about.surface_names), run.scan.columns), np.nan, np.float32)
+    with closing(answers):
+        for answer in answers:
+            found.append(nothing if answer.deviation is None else answer.deviation)
+            yield answer
+    begun = now()
+    with atomic(path) as file:
+        write_deviations(file, np.stack(found), run.about)
+    writing.written.append(path)
+    run.whole.add("write", begun)
+
+
 class DicomWriter(Protocol):
     """Takes answers as they come, and writes one DICOM file; both its start and its end may raise `ScanError`."""
 
@@ -313,6 +327,7 @@ FORMATS: dict[str, Callable[[Answers, Writing], Answers]] = {
     "overlay": _overlays,
     "npz": _npz,
     "thickness": _thickness,
+    "deviation": _deviation,
     **{name: partial(_dicom, name=name) for name in ("seg", "seg-binary", "heightmap", "sr")},
 }
 

@@ -1,5 +1,7 @@
 """The model card: everything about a network that its weights do not say. It travels inside the bundle and the ONNX file."""
 
+import math
+
 import msgspec
 
 from octedge.anatomy import check_classes, surface_names
@@ -63,6 +65,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     receptive_field: int
     axial_um: tuple[float, float, float]
     heights: tuple[int, ...]  # padded heights it was trained on
+    temperature: float = 0.0  # that makes the surfaces' standard deviations fit its errors (`octedge.spread`); 0: not measured
     golden: str = ""  # SHA-256 of the golden answers it was exported with; older cards do not say
     input_bits: int = 8
     architecture: str = ""
@@ -86,6 +89,8 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             _ = self.windowing
         except UsageError as error:
             raise ModelError(f"the card is wrong: {error}") from error
+        if not 0 <= self.temperature < math.inf:
+            raise ModelError(f"the card's temperature {self.temperature} must be a finite number, 0 where none was measured")
         low, nominal, high = self.axial_um
         if not 0 < low <= nominal <= high:
             raise ModelError(f"the card's axial_um {self.axial_um} must be low <= nominal <= high, all above 0")

@@ -8,8 +8,8 @@ then a random number; its mean and standard deviation follow exactly from P(dept
     B_l(z) = log sum over k >= l of exp(e_k(z + 1) + B_k(z + 1))   from below
     P(row z in class l) ~ exp(A_l(z) + B_l(z))
 
-Neighbouring pixels of a network err together, so the plain scores (T = 1) claim too much; `benchmarks/calibration.py`
-finds the temperature that fits a model's errors.
+Neighbouring pixels of a network err together, so the plain scores (T = 1) claim too much. The temperature that fits a model's
+errors is found when it is exported, and stands in its card; `benchmarks/calibration.py` says how well it holds.
 """
 
 import math
@@ -22,6 +22,7 @@ from octedge.ordered import Chain, chain_scores
 
 # Columns at a time: bounds the memory, two float64 of L + 1 classes and H rows for each.
 _BLOCK = 128
+ROW = 1 / 12  # variance of a depth within its row, of which labels of whole rows say nothing
 
 
 def spread(scores: NDArray[np.floating], chain: Chain, temperature: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -39,6 +40,14 @@ def spread(scores: NDArray[np.floating], chain: Chain, temperature: float = 1.0)
         e = chain_scores(scores[:, :, columns], chain) / temperature
         mean[:, columns], deviation[:, columns] = _moments(e)
     return mean, deviation
+
+
+def deviation(scores: NDArray[np.floating], chain: Chain, temperature: float) -> NDArray[np.float32]:
+    """Standard deviation (L, W) of the depth of every surface in rows of the scores (C, H, W): the spread, and the row it lies in.
+
+    Raises `UsageError` as `spread` does.
+    """
+    return np.sqrt(spread(scores, chain, temperature)[1] ** 2 + np.float32(ROW))
 
 
 def _moments(e: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,6 +1,6 @@
 """Latency, written down: when each stage had each B-scan, by a clock that only goes forward, and what comes of it.
 
-Stages, where an engine or a run has them: receive, decode, tile, copy, engine, copy back, stitch, quality, encode, write.
+Stages, where an engine or a run has them: receive, decode, tile, copy, engine, copy back, stitch, quality, deviation, encode, write.
 """
 
 import time
@@ -15,7 +15,7 @@ import octedge
 from octedge.edge.machine import describe
 
 SCHEMA = 1
-STAGES = ("receive", "decode", "tile", "copy", "engine", "copy back", "stitch", "quality", "encode", "write")
+STAGES = ("receive", "decode", "tile", "copy", "engine", "copy back", "stitch", "quality", "deviation", "encode", "write")
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99, "p99.9": 99.9, "max": 100}
 
 now = time.perf_counter_ns  # whoever sets the machine's clock changes nothing

@@ -15,7 +15,7 @@ from octedge.edge.ledger import Ledger, Times, make_ledger
 from octedge.edge.pipeline import Answer, Arrival, Pipeline
 from octedge.edge.stream import DEPTH, ColumnStream, Stream
 from octedge.edge.variant import NamedEngine
-from octedge.errors import ScanError
+from octedge.errors import ModelError, ScanError
 from octedge.flow import ahead
 from octedge.quality import FrameQuality
 from octedge.scan import Scan, Spacing
@@ -51,9 +51,12 @@ class Model:
         about = {each.name: getattr(run.about, each.name) for each in fields(About)}
         return Segmentation(**about, labels=labels, surfaces=surfaces)
 
-    def run(self, scan: Scan) -> "Run":
-        """The scan on its way through the model, for whoever takes its answers one by one."""
-        return Run(self, scan)
+    def run(self, scan: Scan, deviations: bool = False) -> "Run":
+        """The scan on its way through the model, for whoever takes its answers one by one; the surfaces with `deviations`, if wanted.
+
+        Raises `ModelError` if they are wanted and the model was never checked against its errors.
+        """
+        return Run(self, scan, deviations)
 
     def stream(self, rows: int, columns: int, spacing: Spacing = Spacing(), depth: int = DEPTH) -> Stream:
         """For B-scans (H, W) that come one by one, live; `depth` are under way at most."""
@@ -67,11 +70,16 @@ class Model:
 class Run:
     """A scan on its way through a model; `whole` are the times of what is done once for all B-scans."""
 
-    def __init__(self, model: Model, scan: Scan) -> None:
+    def __init__(self, model: Model, scan: Scan, deviations: bool = False) -> None:
+        card = model.bundle.card
+        if deviations and not card.temperature:
+            what = f"{card.id}: its card has no temperature, without which standard deviations of surfaces mean nothing"
+            raise ModelError(f"{what}; export the run anew with --data, or leave the format deviation out")
         self.scan = scan
         self.whole = Times()
         self._model = model
-        self._pipeline = Pipeline(model.engine, model.bundle.card, (scan.rows, scan.columns), scan.spacing, model.batch)
+        temperature = card.temperature if deviations else 0.0
+        self._pipeline = Pipeline(model.engine, card, (scan.rows, scan.columns), scan.spacing, model.batch, temperature)
         self._times: dict[int, Times] = {}
         self._failed: dict[int, str] = {}
         self._quality = [FrameQuality()] * scan.frames

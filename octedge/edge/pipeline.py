@@ -19,6 +19,7 @@ from octedge.geometry import stitch
 from octedge.quality import FrameQuality, Gauge, certainty, frame_quality
 from octedge.scan import Frame, Spacing
 from octedge.segment import NOTHING, Engine, Layers, Plan, Prepared, order, plan, prepare, run, windows_per_call
+from octedge.spread import deviation
 
 WAITING = 4  # answers, without their scores: so long as a disk takes a breath, the engine goes on
 
@@ -46,7 +47,8 @@ class Scored:
 class Answer:
     """The answer for B-scan `index`, when each stage had it, the B-scan itself, and why there is none if there is none.
 
-    `quality` are the measures of the B-scan and its answer: see `quality.flags`.
+    `quality` are the measures of the B-scan and its answer: see `quality.flags`. `deviation` float32 (L, W) are the standard
+    deviations of its surfaces in rows, where they were asked for.
     """
 
     index: int
@@ -55,12 +57,25 @@ class Answer:
     frame: Frame | None = None
     fault: str = ""
     quality: FrameQuality = FrameQuality()
+    deviation: NDArray[np.float32] | None = None
 
 
 class Pipeline:
-    """B-scans of one size (H, W) through an engine; up to `batch` of them share a call, if it has room for all their windows."""
+    """B-scans of one size (H, W) through an engine; up to `batch` of them share a call, if it has room for all their windows.
 
-    def __init__(self, engine: Engine, card: ModelCard, size: tuple[int, int], spacing: Spacing = Spacing(), batch: int = 1) -> None:
+    With a `temperature` above 0 the surfaces have standard deviations.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a run is made of
+        self,
+        engine: Engine,
+        card: ModelCard,
+        size: tuple[int, int],
+        spacing: Spacing = Spacing(),
+        batch: int = 1,
+        temperature: float = 0.0,
+    ) -> None:
+        self._temperature = temperature
         self._engine, self._card, self._size, self._spacing, self._batch = engine, card, size, spacing, batch
         self.how = plan(card, size[0], spacing)
         self._gauge = Gauge.of(card.structures, spacing)
@@ -122,7 +137,11 @@ class Pipeline:
         with arrival.times.stage("quality"):
             sure = certainty(scores, layers.labels, self._gauge)
             quality = frame_quality(arrival.frame, layers.labels, layers.surfaces, sure, self._gauge)
-        return Answer(arrival.index, layers, arrival.times, arrival.frame, quality=quality)
+        found = None
+        if self._temperature:
+            with arrival.times.stage("deviation"):
+                found = deviation(scores, self.how.chain, self._temperature) * np.float32(rows / scores.shape[1])
+        return Answer(arrival.index, layers, arrival.times, arrival.frame, quality=quality, deviation=found)
 
     def _nothing(self) -> Layers:
         """Where there is no B-scan."""

@@ -56,6 +56,18 @@ def npz_by_frame(file: BinaryIO, shape: tuple[int, ...], about: Callable[[], Abo
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
+def write_deviations(file: BinaryIO, deviations: NDArray[np.float32], about: About) -> None:
+    """Write standard deviations float32 (F, L, W) of the surfaces, in rows of the B-scan, NaN where a B-scan failed, and what they are of.
+
+    The same values give the same bytes.
+    """
+    words = {"deviation": deviations, "surface_names": np.array(about.surface_names, dtype=np.str_), "model": np.array(about.model)}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in words.items():
+            with archive.open(_entry(name, zipfile.ZIP_STORED), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
 def _words(about: About) -> dict[str, NDArray[Any]]:
     """All but the labels and the surfaces."""
     spacing = about.spacing
