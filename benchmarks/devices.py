@@ -75,7 +75,7 @@ CARDS = (Card("RTX 4060", 30.2, 272), Card("RTX 4090", 165.2, 1008))
 def main(rounds: int) -> None:
     """Print three tables as Markdown."""
     classes = len(open_bundle().card.structures)
-    shapes = {"the shipped model's": SHAPE, "the research model's": RESEARCH}
+    shapes: dict[str, Family] = {"the shipped model's": SHAPE, "the research model's": RESEARCH}
     times = timed(shapes, rounds)
     print(f"{facts('onnxruntime', 'openvino', 'torch')}\n")
     print(head("network", "parameters", "engine", f"ms for {ROWS} x {COLUMNS}", "B-scans/s", "A-scans/s kept up"))

@@ -47,7 +47,8 @@ def deviation(scores: NDArray[np.floating], chain: Chain, temperature: float) ->
 
     Raises `UsageError` as `spread` does.
     """
-    return np.sqrt(spread(scores, chain, temperature)[1] ** 2 + np.float32(ROW))
+    within: NDArray[np.float32] = np.sqrt(spread(scores, chain, temperature)[1] ** 2 + np.float32(ROW))
+    return within
 
 
 def _moments(e: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
