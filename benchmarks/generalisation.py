@@ -4,7 +4,8 @@
     python -m benchmarks.generalisation crossed --data ../shared/data --run runs/crossed   train on one source, test on the other
     python -m benchmarks.generalisation merged  --data ../shared/data --run runs/merged    merged labels against full ones
 
-Each is several trainings of the reference recipe's first candidate, hours on two cores; a stopped one goes on where it was.
+Each is several trainings of a candidate of the reference recipe, hours on two cores; a stopped one goes on where it was. Whoever is
+tested is looked at once, when the training has ended: nothing is chosen by them.
 """
 
 import sys
@@ -44,8 +45,15 @@ def main(what: str, data: Path, run: Path, steps: int | None, candidate: str | N
     """Train what is missing of the runs, then print the table as Markdown."""
     recipe = read_recipe(RECIPE)
     name = candidate or next(iter(recipe.candidates))
+    steps = steps or recipe.steps
     recipe = msgspec.structs.replace(
-        recipe, candidates={name: recipe.candidates[name]}, rungs=(), seeds=recipe.seeds[:1], steps=steps or recipe.steps
+        recipe,
+        candidates={name: recipe.candidates[name]},
+        source=tuple(msgspec.structs.replace(each, validation_count=0) if isinstance(each, Phantoms) else each for each in recipe.source),
+        rungs=(),
+        seeds=recipe.seeds[:1],
+        steps=steps,
+        validate_every=steps,
     )
     variants = {"folds": folds, "crossed": crossed, "merged": merged}[what](recipe, data)
     found = {variant: _train(changed, split, run / variant) for variant, changed, split in variants}
@@ -77,7 +85,7 @@ def _alone(recipe: Recipe, own: str, phantoms: bool, augment: bool) -> Recipe:
     sources: list[AnySource] = []
     for each in recipe.source:
         if isinstance(each, Phantoms):
-            sources.append(msgspec.structs.replace(each, share=each.share * phantoms, validation_count=0))
+            sources.append(msgspec.structs.replace(each, share=each.share * phantoms))
         else:
             sources.append(msgspec.structs.replace(each, part="train" if each.name == own else "validation", validation=()))
     plain = {"sampling": msgspec.structs.replace(recipe.sampling, augment=augment)}
