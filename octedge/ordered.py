@@ -35,17 +35,24 @@ _MARGIN = 1 / 128
 _IMPOSSIBLE = 1e9
 # Columns decoded at a time: bounds the memory of the traceback; many, as numpy costs much per call.
 _BLOCK = 1024
+# What a column through the nerve head is made of.
+_IN_NERVE = {"vitreous", "nfl", "disc"}
 # Pixels whose scores are prepared at a time, so that they are still in the cache when they are summed.
 _CHUNK = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """How C classes make the chain: `ordered` class indices top to bottom, `fluid` index or None, and which chain places are retina."""
+    """How C classes make the chain: `ordered` class indices top to bottom, `fluid` index or None, and which chain places are retina.
+
+    `wall` are the places that no column through the nerve head has, where that is a class of its own, and the last: all but the
+    vitreous, the nerve fibres and the nerve head itself. Else there are none.
+    """
 
     ordered: tuple[int, ...]
     fluid: int | None
     retina: tuple[bool, ...]
+    wall: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, classes: tuple[str, ...]) -> "Chain":
@@ -53,7 +60,9 @@ class Chain:
         ordered = tuple(index for index, group in enumerate(classes) if is_ordered(group))
         fluid = next((index for index, group in enumerate(classes) if not is_ordered(group)), None)
         retina = tuple(any(key in RETINA for key in members(classes[index])) for index in ordered)
-        return cls(ordered, fluid, retina)
+        groups = [set(members(classes[index])) for index in ordered]
+        wall = tuple(place for place, group in enumerate(groups) if not group & _IN_NERVE) if groups[-1] == {"disc"} else ()
+        return cls(ordered, fluid, retina, wall)
 
 
 def chain_scores(scores: NDArray[np.floating], chain: Chain, out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -90,6 +99,48 @@ def decode(
     for first in range(0, len(wrong), _BLOCK):
         columns = wrong[first : first + _BLOCK]
         place[:, columns] = _decoded(scores, chain, columns)
+    return _answer(place, scores, chain, labels)
+
+
+def nerve_or_wall(
+    scores: NDArray[np.floating], chain: Chain, labels: NDArray[np.uint8], answer: tuple[NDArray[np.uint8], NDArray[np.float32]]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The answer of `decode`, no column of which holds both the nerve head and what ends at its margin: the better of the two ways.
+
+    At the margin of the nerve head all layers but the nerve fibres end, and so does the wall of the eye; the nerve goes on to the
+    bottom. Far down the image is dark, and a network cannot tell sclera from the nerve. So where a column has both, the best ordered
+    labelling without either is found, and the one with the higher sum taken. `labels` (H, W) are the argmax over C.
+    """
+    if not chain.wall:
+        return answer
+    found, surfaces = answer
+    last = len(chain.ordered) - 1
+    shown = [chain.ordered[place] for place in chain.wall] + [chain.fluid] * (chain.fluid is not None)  # any layer may lie below fluid
+    both = np.flatnonzero((found[-1] == chain.ordered[last]) & np.isin(found, shown).any(axis=0))
+    for first in range(0, len(both), _BLOCK):
+        columns = both[first : first + _BLOCK]
+        own = scores.take(columns, axis=2)
+        (nerve, of_nerve), (wall, of_wall) = (_without(own, chain, left_out) for left_out in (chain.wall, (last,)))
+        place = np.where(of_nerve >= of_wall, nerve, wall)
+        found[:, columns], surfaces[:, columns] = _answer(place, own, chain, labels.take(columns, axis=1))
+    return found, surfaces
+
+
+def _without(scores: NDArray[np.floating], chain: Chain, left_out: tuple[int, ...]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The best ordered labelling without some places of the chain: places (H, W), and their sums (W,)."""
+    kept = [place for place in range(len(chain.ordered)) if place not in left_out]
+    part = Chain(tuple(chain.ordered[place] for place in kept), chain.fluid, tuple(chain.retina[place] for place in kept))
+    path = best_path(scores, part)
+    sums = np.zeros(scores.shape[2])
+    for row, places in zip(np.moveaxis(scores, 1, 0), path, strict=True):  # row by row, for it takes little memory
+        sums += np.take_along_axis(chain_scores(row, part), places[None].astype(np.intp), axis=0)[0]
+    return np.array(kept, np.uint8)[path], sums
+
+
+def _answer(
+    place: NDArray[np.uint8], scores: NDArray[np.floating], chain: Chain, labels: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Labels (H, W), fluid painted over, and surfaces (L, W) from ordered places (H, W)."""
     surfaces = _surfaces(place, scores, chain)
     out = np.asarray(chain.ordered, np.uint8).take(place)
     if chain.fluid is not None:

@@ -22,7 +22,7 @@ from octedge.geometry import (
     split,
     stitch,
 )
-from octedge.ordered import Chain, decode
+from octedge.ordered import Chain, decode, nerve_or_wall
 from octedge.quality import Flag, FrameQuality, flags
 from octedge.scan import Frame, Spacing
 
@@ -113,9 +113,9 @@ def run(windows: NDArray[np.uint8], engine: Engine, how: Plan) -> tuple[list[NDA
 def order(scores: NDArray[np.float32], argmax: NDArray[np.uint8], chain: Chain, rows: int) -> Layers:
     """The answer from scores (C, H, W) and their argmax (H, W): put into anatomical order, and mapped back to the B-scan's own rows.
 
-    Columns do not depend on each other.
+    No column holds both the nerve head and what ends at its margin; columns do not depend on each other.
     """
-    labels, surfaces = decode(scores, chain, argmax)
+    labels, surfaces = nerve_or_wall(scores, chain, argmax, decode(scores, chain, argmax))
     if len(labels) != rows:
         surfaces = rows_to_original(surfaces, rows, len(labels))
         labels = _on_original_rows(labels, surfaces, chain, rows)

@@ -15,7 +15,7 @@ from octedge.ordered import Chain
 from octedge.phantom import LOOKS, Phantom
 from octedge.segment import plan
 from octedge.spread import deviation, spread
-from octedge.train.calibrate import NORMAL, TEMPERATURES, Errors, fitted, observe
+from octedge.train.calibrate import EVERY, NORMAL, TEMPERATURES, Errors, fitted, observe
 from octedge.train.cohort import Example, Set
 from tests.support import CARD, octedge_, tiny_bundle
 
@@ -86,14 +86,15 @@ def test_the_temperature_is_the_one_whose_deviations_are_those_of_the_errors():
 
 def test_errors_are_observed_where_the_set_grades_a_surface_the_model_has():
     classes, groups = ("vitreous", "nfl", "choroid"), ("vitreous", "nfl", "choroid")
-    marked = np.array([[5.0, np.nan, 4.0], [11.0, 10.0, 12.0]])
-    image = np.zeros((16, 3), np.uint8)
+    marked = np.array([[5.0, np.nan, 4.0], [11.0, 10.0, 12.0]]).repeat(EVERY, axis=1)
+    image = np.zeros((16, 3 * EVERY), np.uint8)
     labels = (np.arange(16)[:, None] > [5, 6, 5]).astype(int) + (np.arange(16)[:, None] > [10, 11, 10])
+    labels = labels.repeat(EVERY, axis=1)
     scores = np.where(np.arange(3)[:, None, None] == labels, -0.1, -3.0).astype(np.float32)
 
     def engine(windows):
         padded = np.full((1, 3, *windows.shape[2:]), -1.0, np.float32)
-        padded[0, :, :16, :3] = scores
+        padded[0, :, :16, : 3 * EVERY] = scores
         return padded, padded.argmax(1).astype(np.uint8)
 
     chain = Chain.of(classes)
