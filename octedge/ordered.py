@@ -131,9 +131,10 @@ def _without(scores: NDArray[np.floating], chain: Chain, left_out: tuple[int, ..
     kept = [place for place in range(len(chain.ordered)) if place not in left_out]
     part = Chain(tuple(chain.ordered[place] for place in kept), chain.fluid, tuple(chain.retina[place] for place in kept))
     path = best_path(scores, part)
-    sums = np.zeros(scores.shape[2])
-    for row, places in zip(np.moveaxis(scores, 1, 0), path, strict=True):  # row by row, for it takes little memory
-        sums += np.take_along_axis(chain_scores(row, part), places[None].astype(np.intp), axis=0)[0]
+    sums, step = np.zeros(scores.shape[2]), max(1, _CHUNK // scores.shape[2])
+    for first in range(0, len(path), step):
+        rows = slice(first, first + step)
+        sums += np.take_along_axis(chain_scores(scores[:, rows], part), path[None, rows].astype(np.intp), axis=0)[0].sum(axis=0)
     return np.array(kept, np.uint8)[path], sums
 
 
