@@ -144,7 +144,8 @@ def run_one(source: Source, job: Job, progress: Progress | None = None) -> Outco
     """
     begun = now()
     try:
-        run = job.model.run(scaled(source.read(), job.options), "deviation" in job.options.formats)
+        deviations = "deviation" in job.options.formats and job.model.bundle.card.temperature > 0
+        run = job.model.run(scaled(source.read(), job.options), deviations)
         run.whole.add("receive", begun)
         writing = Writing(source, run, job)
         _write(writing, progress)
@@ -254,8 +255,15 @@ def _thickness(answers: Answers, writing: Writing) -> Answers:
 
 
 def _deviation(answers: Answers, writing: Writing) -> Answers:
+    if not writing.job.model.bundle.card.temperature:
+        writing.left_out.append("no deviation: the model's card has no temperature, by which it is told; export the run anew with --data")
+        return answers
+    return _with_deviations(answers, writing)
+
+
+def _with_deviations(answers: Answers, writing: Writing) -> Answers:
     run, found = writing.run, []
-    path, nothing = writing.path(".deviation.npz"), np.full((len(writing.run.about.surface_names), run.scan.columns), np.nan, np.float32)
+    path, nothing = writing.path(".deviation.npz"), np.full((len(run.about.surface_names), run.scan.columns), np.nan, np.float32)
     with closing(answers):
         for answer in answers:
             found.append(nothing if answer.deviation is None else answer.deviation)

@@ -332,7 +332,7 @@ def test_a_wrong_call_ends_with_2_and_writes_nothing(scans, monkeypatch, call):
 
 def test_what_is_no_format_is_told_what_is(scans, tmp_path):
     result = octedge_("segment", scans, "--out", tmp_path / "out", "--format", "npz,report")
-    assert "'report' is no format; available are heightmap, npz, overlay, seg, seg-binary, sr, thickness" in result.stderr
+    assert "'report' is no format; available are deviation, heightmap, npz, overlay, seg, seg-binary, sr, thickness" in result.stderr
 
 
 def test_a_fovea_is_a_place_in_one_scan(scans, tmp_path):

@@ -1,5 +1,6 @@
 """Standard deviations of surfaces in results: where the model knows its temperature, on every B-scan's own rows."""
 
+import json
 from dataclasses import replace
 
 import msgspec
@@ -59,13 +60,15 @@ def test_rows_scaled_for_the_network_are_scaled_back(warm):
     assert plain.deviation is None
 
 
-def test_a_model_without_a_temperature_has_no_deviations(bundle, tmp_path):
+def test_a_model_without_a_temperature_leaves_them_out_and_says_so(bundle, tmp_path):
     Image.fromarray(PHANTOM.bscan(0).image).save(tmp_path / "scan.png")
-    result = octedge_("segment", tmp_path / "scan.png", "--out", tmp_path, "--model", bundle, "--format", "deviation")
-    assert result.exit_code == 3
-    assert "no temperature" in result.stderr
-    assert "--data" in result.stderr
-    assert not list(tmp_path.glob("*.npz"))
+    result = octedge_("segment", tmp_path / "scan.png", "--out", tmp_path, "--model", bundle, "--format", "npz,deviation", "--json")
+    told = json.loads(result.stdout)
+    assert told["outputs"] == ["scan.npz"]
+    assert [note for note in told["notes"] if note.startswith("no deviation: ") and "--data" in note]
+    opened = open_bundle(bundle)
+    with pytest.raises(ModelError, match="no temperature"):
+        Model(opened, open_engine(opened)).run(PHANTOM.scan(), deviations=True)
 
 
 @pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])

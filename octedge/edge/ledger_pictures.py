@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # By stage; Okabe and Ito's colours, which the colour-blind can tell apart, the engine's the strongest.
-COLOURS = dict(
-    zip(STAGES, ("#000000", "#56b4e9", "#0072b2", "#f0e442", "#d55e00", "#e69f00", "#009e73", "#90d0b0", "#cc79a7", "#999999"), strict=True)
-)
+_TONES = "#000000 #56b4e9 #0072b2 #f0e442 #d55e00 #e69f00 #009e73 #90d0b0 #b2df8a #cc79a7 #999999"
+COLOURS = dict(zip(STAGES, _TONES.split(), strict=True))
 OTHER = "#bbbbbb"
 
 

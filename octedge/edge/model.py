@@ -74,7 +74,7 @@ class Run:
         card = model.bundle.card
         if deviations and not card.temperature:
             what = f"{card.id}: its card has no temperature, without which standard deviations of surfaces mean nothing"
-            raise ModelError(f"{what}; export the run anew with --data, or leave the format deviation out")
+            raise ModelError(f"{what}; export the run anew with --data")
         self.scan = scan
         self.whole = Times()
         self._model = model

@@ -19,7 +19,7 @@ from octedge.segment import plan, segment
 from tests.edge.graphs import saved
 from tests.export.graphs import exported
 from tests.support import CARD, tiny_graph
-from tests.train.test_networks import CLASSES, IDS, SHAPES, every_family
+from tests.train.test_networks import CLASSES, IDS, SHAPES
 
 NOISE = np.random.default_rng(0).integers(0, 256, (2, 1, 64, 96), np.uint8)
 
@@ -44,9 +44,10 @@ def kinds(model):
 
 # Two families here; the rest is for `make soak`.
 FEW = [pytest.param(shape, id=IDS[index], marks=[pytest.mark.soak] * (index > 1)) for index, shape in enumerate(SHAPES)]
+few_families = pytest.mark.parametrize("shape", FEW)
 
 
-@pytest.mark.parametrize("shape", FEW)
+@few_families
 def test_every_family_gives_nearly_all_labels_of_fp32(shape, tmp_path):
     card = msgspec.structs.replace(CARD, structures=CLASSES, downs=shape.downs)
     fp32 = exported(shape)
@@ -62,7 +63,7 @@ def test_every_family_gives_nearly_all_labels_of_fp32(shape, tmp_path):
     assert np.mean(labels == expected) > 0.995
 
 
-@every_family
+@few_families
 def test_all_between_the_first_layer_and_the_log_softmax_is_fp16_and_nothing_else(shape):
     found = kinds(to_fp16(exported(shape)))
     floats = {kind: set(types) & {TensorProto.FLOAT, TensorProto.FLOAT16} for kind, types in found.items()}
@@ -73,7 +74,7 @@ def test_all_between_the_first_layer_and_the_log_softmax_is_fp16_and_nothing_els
     assert found["Cast"].total() // 2 == 4  # from uint8, to fp16, back, to uint8: no conversion in the middle
 
 
-@every_family
+@few_families
 def test_the_same_graph_gives_the_same_bytes(shape):
     assert to_fp16(exported(shape)).SerializeToString() == to_fp16(exported(shape)).SerializeToString()
 
