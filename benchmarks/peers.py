@@ -66,7 +66,8 @@ class Contender:
 def in_torch(bundle: Bundle) -> Graph:
     """The bundle's network with its weights, without batch norm, as in its file."""
     initialisers = onnx.load(bundle.path / "model.onnx").graph.initializer
-    weights = {each.name: nn.Parameter(torch.from_numpy(numpy_helper.to_array(each).copy())) for each in initialisers}
+    values = {each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in initialisers}
+    weights = {name: nn.Parameter(value) for name, value in values.items() if value.is_floating_point()}
     graph = Graph(SHAPE.network(len(bundle.card.structures))).eval()
     for name, module in list(graph.named_modules()):
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
