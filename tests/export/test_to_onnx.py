@@ -90,6 +90,7 @@ torch.onnx.export(network(SHAPES[0]), (torch.zeros(1, 1, 16, 16, dtype=torch.uin
 """
 
 
+@pytest.mark.soak
 def test_the_exporter_fails_on_a_console_of_one_byte_characters_and_ours_does_not(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
     command = [sys.executable, "-c", CONSOLE]
