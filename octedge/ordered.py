@@ -115,7 +115,9 @@ def nerve_or_wall(
         return answer
     found, surfaces = answer
     last = len(chain.ordered) - 1
-    shown = [chain.ordered[place] for place in chain.wall] + [chain.fluid] * (chain.fluid is not None)  # any layer may lie below fluid
+    shown = [chain.ordered[place] for place in chain.wall]
+    if chain.fluid is not None:
+        shown.append(chain.fluid)  # any layer may lie below it
     both = np.flatnonzero((found[-1] == chain.ordered[last]) & np.isin(found, shown).any(axis=0))
     for first in range(0, len(both), _BLOCK):
         columns = both[first : first + _BLOCK]
