@@ -47,7 +47,7 @@ from octedge.segment import plan, segment
 from octedge.train.networks import Graph
 from octedge.train.networks.halved import HalvedUNet
 
-SHAPE = HalvedUNet(convs=1, kernels=24, downs=5, widest=96)  # of the shipped model
+SHAPE = HalvedUNet(convs=1, kernels=24, downs=6, widest=128)  # of the shipped model
 ROI, OVERLAP = 256, 0.5
 LEAST = 0.9999  # share of labels in which torch and ONNX Runtime agree
 

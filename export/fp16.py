@@ -1,7 +1,7 @@
 """The fp16 graph of a network: half the bytes, and the arithmetic that GPUs are fast at.
 
 In fp32 stay the way from the image to the first layer (it costs nothing, and grey values keep their distances), the
-log-softmax, which begins with the largest logit, and all that follows (`scores` are float32 whatever computes them), each
+log-softmax, which begins with the exponentials, and all that follows (`scores` are float32 whatever computes them), each
 layer whose weights fp16 cannot hold, and what an operator takes in fp32 only. All else is fp16, enlarging included: one
 layer left out in the middle costs a conversion on either side.
 """
@@ -13,7 +13,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 LAYERS = frozenset({"Conv", "ConvTranspose"})
-SOFTMAX = frozenset({"LogSoftmax", "ReduceMax"})  # as one operator, or written out
+SOFTMAX = frozenset({"LogSoftmax", "Exp"})  # as one operator, or written out
 # Of the length of a channel's weights: rounding takes 0.0005 at most. More is lost where weights overflow or fade away.
 LOSS = 0.01
 NAMES: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
@@ -39,6 +39,11 @@ def fits(tensor: TensorProto) -> bool:
     return bool(np.all(lost <= LOSS * np.linalg.norm(rows, axis=1)))
 
 
+def softmax(nodes: Sequence[NodeProto]) -> Iterator[bool]:
+    """Of every node of a graph, whether it is of the log-softmax or comes after it."""
+    return _from(nodes, SOFTMAX)
+
+
 class _Rewriting:
     """A graph on its way to fp16, node by node in the order of computation."""
 
@@ -51,7 +56,7 @@ class _Rewriting:
 
     def run(self) -> None:
         graph, nodes = self.graph, list(self.graph.node)
-        for node, within, behind in zip(nodes, _from(nodes, LAYERS), _from(nodes, SOFTMAX), strict=True):
+        for node, within, behind in zip(nodes, _from(nodes, LAYERS), softmax(nodes), strict=True):
             held = all(fits(self.weights[name]) for name in node.input if name in self.weights)
             self._rewrite(node, TensorProto.FLOAT16 if within and not behind and held else TensorProto.FLOAT)
             self.nodes.append(node)

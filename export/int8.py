@@ -2,7 +2,7 @@
 
 Weights are int8 per channel, what a convolution reads is int8 per tensor, both symmetric: what every engine takes. A
 tensor's range is its largest value in a window, the mean over the windows: what lies beyond in a rare window is cut off,
-which costs less than coarser steps for all. Biases and the rest of the graph stay fp32; opset 18 has no fp16 scales.
+which costs less than coarser steps for all. Biases, the log-softmax and the rest of the graph stay fp32; opset 18 has no fp16 scales.
 
 Which convolutions stay in floating point is measured, on the engine of the edge. Each is quantised alone, and all are
 ranked by how far that moves surfaces; left in floating point are the first of that ranking, as few as keep `LIMIT`.
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+from export.fp16 import softmax
 from export.golden import answered
 from octedge.card import ModelCard
 from octedge.edge.certificate import GATES, Difference, Gate, compare
@@ -41,7 +42,8 @@ def to_int8(
     The B-scans `checked` are segmented about once per convolution.
     Raises `ModelError` where not even one convolution can be in int8.
     """
-    names = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    nodes = model.graph.node
+    names = [node.name for node, behind in zip(nodes, softmax(nodes), strict=True) if node.op_type == "Conv" and not behind]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         full = _quantised(model, card, frames, folder)

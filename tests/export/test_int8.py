@@ -62,7 +62,7 @@ def test_every_family_gives_most_labels_of_fp32_on_other_noise(shape, tmp_path):
     int8, kept = to_int8(fp32, card, FRAMES, FRAMES[:1], ALL)
     assert fp32.SerializeToString() == before
     assert kept == ()
-    assert set(convolutions(int8).values()) == {True}
+    assert [*convolutions(int8).values()].count(False) == 1  # the sum in the log-softmax
     labels = engine(int8, card, tmp_path, "int8")(OTHER)[1]
     assert np.mean(labels == engine(fp32, card, tmp_path)(OTHER)[1]) > 0.9
 

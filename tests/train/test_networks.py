@@ -138,9 +138,9 @@ def test_what_looks_at_the_whole_tile_reaches_to_its_border_and_promises_nothing
 @every_family
 def test_multiply_adds_are_those_that_torch_counts_while_running(shape):
     rows, columns = 3 << shape.downs, 5 << shape.downs
-    graph = build(shape, 5).eval()
+    network = build(shape, 5).network.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        graph(torch.zeros(1, 1, rows, columns, dtype=torch.uint8))
+        network(torch.zeros(1, 1, rows, columns))
     assert 2 * multiply_adds(shape, 5, rows, columns) == counter.get_total_flops()
 
 
