@@ -15,20 +15,20 @@ from octedge.metrics import IGNORED
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a term compares: merged (N, G, pixels) probabilities of groups; target (N, pixels) groups, 0 where not known;
-    known (N, pixels); tables (N, G, C).
+    """What a term compares: merged (N, pixels, G) probabilities of groups; target (N, pixels) groups, 0 where not known;
+    picked (N, pixels), the probability of the target; known (N, pixels), 1 or 0; tables (N, G, C).
     """
 
     merged: Tensor
     target: Tensor
+    picked: Tensor
     known: Tensor
     tables: Tensor
 
 
 def cross_entropy(of: Compared) -> Tensor:
     """Mean over the known pixels; 0 where there is none."""
-    picked = of.merged.gather(1, of.target[:, None])[:, 0]
-    return -(picked.clamp_min(1e-6).log() * of.known).sum() / of.known.sum().clamp_min(1)
+    return -(of.picked.clamp_min(1e-6).log() * of.known).sum() / of.known.sum().clamp_min(1)
 
 
 def dice(of: Compared) -> Tensor:
@@ -37,10 +37,9 @@ def dice(of: Compared) -> Tensor:
     Samples of one source share their table. Over the whole batch a group that is rare costs something where it is
     found and should not be, not only where it should be. 0 where no group occurs.
     """
-    one_hot = torch.zeros_like(of.merged).scatter_(1, of.target[:, None], of.known[:, None].to(of.merged.dtype))
-    shared = (of.merged * one_hot).sum(2)
-    marked = one_hot.sum(2)
-    total = (of.merged * of.known[:, None]).sum(2) + marked
+    none = of.merged.new_zeros(of.tables.shape[:2])
+    shared, marked = (none.scatter_add(1, of.target, values) for values in (of.picked * of.known, of.known))
+    total = torch.bmm(of.known[:, None], of.merged)[:, 0] + marked
     same = (of.tables[:, None] == of.tables[None]).flatten(2).all(2)
     source = torch.eye(len(of.tables), device=same.device)[same.int().argmax(1)]  # (N, N): a sample to the first one of its source
     shared, total, marked = (source.T @ count for count in (shared, total, marked))
@@ -61,8 +60,11 @@ def marginal(logits: Tensor, tables: Tensor, reference: Tensor, loss: str = "ce+
 
     logits (N, C, P, V); tables (N, G, C) 0/1, unused groups all 0; reference (N, P, V) group indices or `IGNORED`.
     """
-    probability = logits.float().flatten(2).softmax(1)  # (N, C, pixels)
+    # Classes last, as the network's last layer leaves them in memory.
+    probability = logits.float().permute(0, 2, 3, 1).flatten(1, 2).softmax(2)  # (N, pixels, C)
     reference = reference.flatten(1).long()
     known = reference != IGNORED
-    compared = Compared(torch.bmm(tables, probability), torch.where(known, reference, 0), known, tables)
+    target = torch.where(known, reference, 0)
+    merged = torch.bmm(probability, tables.mT)
+    compared = Compared(merged, target, merged.gather(2, target[:, :, None])[:, :, 0], known.to(merged.dtype), tables)
     return torch.stack([term(compared) for term in LOSSES[loss]]).sum()
