@@ -48,7 +48,7 @@ def polygraphy(*arguments):
 
 def lint(model: Path, report: Path) -> dict:
     """What polygraphy's lint reports; it runs every node on a small image."""
-    done = polygraphy("check", "lint", model, "--input-shapes", "image:[2,1,64,96]", "-o", report)
+    done = polygraphy("check", "lint", model, "--input-shapes", "image:[2,1,64,128]", "-o", report)
     assert report.is_file(), done.stderr
     return json.loads(report.read_text())
 
