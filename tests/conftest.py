@@ -1,6 +1,7 @@
 """What tests share."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,10 @@ import pytest
 
 import octedge.edge  # noqa: F401  # switches ONNX Runtime's telemetry off, before any test imports it
 from tests.shared import folder_of
+
+# Tests that press Ctrl-C start processes that inherit how it is met: a shell has those it starts in the background ignore it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
