@@ -48,6 +48,7 @@ from octedge.train.networks import Graph
 from octedge.train.networks.halved import HalvedUNet
 
 SHAPE = HalvedUNet(convs=1, kernels=24, downs=6, widest=128)  # of the shipped model
+GRID = 1 << SHAPE.downs
 ROI, OVERLAP = 256, 0.5
 LEAST = 0.9999  # share of labels in which torch and ONNX Runtime agree
 
@@ -152,7 +153,7 @@ def whole(name: str, network: Callable[[NDArray[np.uint8]], Labels]) -> Contende
 
     def labels(frame: Frame) -> Labels:
         rows, columns = frame.shape
-        image = np.pad(frame, ((0, padded_height(rows, 16) - rows), (0, -columns % 16)))
+        image = np.pad(frame, ((0, padded_height(rows, GRID) - rows), (0, -columns % GRID)))
         pixels.append(image.size)
         return network(image[None, None])[0, :rows, :columns]
 

@@ -17,6 +17,7 @@ from octedge.train.manifest import Phantoms
 from octedge.train.networks import Shape, UNet, build, multiply_adds, parameters, receptive_field
 from octedge.train.networks.attention import AttentionUNet
 from octedge.train.networks.deeplab import DeepLab
+from octedge.train.networks.graph import BOUND, Graph
 from octedge.train.networks.halved import HalvedUNet
 from octedge.train.networks.relaynet import ReLayNet
 from octedge.train.networks.residual import ResidualUNet
@@ -207,3 +208,18 @@ def test_an_unknown_family_is_refused_by_name(tmp_path):
 
 def test_kernels_double_with_the_level_up_to_the_widest():
     assert UNet(kernels=8, downs=4, widest=48).widths() == (8, 16, 32, 48, 48)
+
+
+@pytest.mark.parametrize("size", [3.0, 1e4])
+def test_the_log_softmax_written_out_is_torchs_and_finite_for_any_logits(size):
+    class Given(torch.nn.Module):
+        def forward(self, image):
+            return logits[:, :, : image.shape[2], : image.shape[3]]
+
+    logits = size * torch.randn(2, 5, 16, 32, generator=torch.Generator().manual_seed(0))
+    scores, labels = Graph(Given())(torch.zeros(2, 1, 16, 32, dtype=torch.uint8))
+    expected = logits.clamp(-BOUND, BOUND).log_softmax(1)
+    assert torch.isfinite(scores).all()
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scores.exp().sum(1), torch.ones(2, 16, 32), rtol=0, atol=1e-5)
+    assert (labels == scores.argmax(1)).all()
