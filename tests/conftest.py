@@ -39,6 +39,22 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("model") / "tiny")
 
 
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """A volume of three B-scans, and a picture."""
+    from PIL import Image
+
+    from octedge.phantom import Phantom
+    from octedge.phantom_files import write_dicom
+    from tests.support import LOOK
+
+    folder = tmp_path / "my scans"
+    folder.mkdir()
+    write_dicom(Phantom(LOOK, 3, 1), folder / "scan7.dcm")
+    Image.fromarray(Phantom(LOOK, 1, 2).bscan(0).image).save(folder / "picture.png")
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def _quick_timing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Certificates state the latency for a large B-scan; in tests a small one does."""

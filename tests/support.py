@@ -1,6 +1,8 @@
-"""A small model that answers at once, for tests that need some bundle."""
+"""A small model that answers at once, a small look of phantoms, and the command line in this process."""
 
 import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ from octedge.card import ModelCard, encode_card
 from octedge.cli import main
 from octedge.edge.bundle import write_sums
 from octedge.edge.ort import OrtEngine
+from octedge.phantom_look import LOOKS
 from octedge.segment import plan, segment
 
 HALF = 5  # rows and columns the tiny network sees to each side
 CARD = ModelCard(
     id="tiny", structures=KEYS, window=64, overlap=16, downs=2, exact=True, receptive_field=HALF, axial_um=(3.0, 3.87, 4.5), heights=(64,)
 )
+LOOK = replace(LOOKS["spectralis"], rows=96, columns=140, span_mm=0.5)
 
 
 def tiny_graph(card: ModelCard = CARD, *, metadata: bytes | None = None, labels: str = "labels", seed: int = 0) -> onnx.ModelProto:
@@ -80,3 +84,8 @@ def octedge_(*arguments: object) -> Result:
     assert "Traceback" not in result.output
     assert result.output.isascii()
     return result
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    """What a command that ran with --json said, a value per line."""
+    return [json.loads(line) for line in result.stdout.splitlines()]

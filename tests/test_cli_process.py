@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ from PIL import Image
 
 from octedge.phantom import Phantom
 from octedge.phantom_files import write_dicom
-from octedge.phantom_look import LOOKS
+from tests.support import LOOK
 
-LOOK = replace(LOOKS["spectralis"], rows=96, columns=140, span_mm=0.5)
 OCTEDGE = [sys.executable, "-c", "from octedge.cli import main; main(prog_name='octedge')"]
 
 

@@ -1,9 +1,7 @@
-"""TensorRT's side of the edge: what is built, what is taken over, what is refused, and how a plan is run."""
+"""TensorRT's side of the edge: what a machine has, what is built, and what is refused."""
 
-import gc
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import msgspec
@@ -11,46 +9,30 @@ import numpy as np
 import onnx
 import pytest
 import tensorrt_rtx
-from cuda.bindings import runtime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octedge.edge import trt, trt_progress
 from octedge.edge.bundle import open_bundle
-from octedge.edge.gpu import Gpu, gpus, missing
-from octedge.edge.ort import OrtEngine
+from octedge.edge.gpu import Gpu
 from octedge.edge.trt import RTX, TENSORRT
-from octedge.edge.trt_build import CURRENT, PORTABLE, Options, Profile, build_plan, messages, profiles, reason
-from octedge.edge.trt_files import WORDS, Key, Plan, plan_file, read_plan, sidecar_file, write_plan
+from octedge.edge.trt_build import PORTABLE, Options, Profile, build_plan, messages, profiles, reason
+from octedge.edge.trt_files import plan_file, read_plan
 from octedge.edge.trt_progress import Progress
-from octedge.edge.trt_run import PlanEngine, cuda, profile_for
+from octedge.edge.trt_run import profile_for
 from octedge.edge.variant import Variant
 from octedge.errors import ModelError
 from octedge.scan import Spacing
 from octedge.segment import plan, segment
-from tests.edge import simulated_gpu
-from tests.edge.simulated_gpu import SimulatedGpu
-from tests.support import CARD, tiny_bundle, tiny_graph
+from tests.edge.trt_parts import FP16, FP32, PROFILES, quiet, without_gpu
+from tests.support import CARD, tiny_graph
 
-FP16 = Variant("rtx", "fp16")
-FP32 = Variant("rtx", "fp32")
 ADA = Gpu("NVIDIA RTX 4090", (8, 9), "580.65.06", 24 << 30)
-PROFILES = (Profile(64, (1, 4), (1, 768), (1, 16384)),)
-KEY = Key(
-    bundle="b" * 64, onnx="0" * 64, precision="fp16", profiles=PROFILES, library="tensorrt_rtx 1.7.1.116",
-    gpu="NVIDIA RTX 4090", capability="8.9", driver="580.65.06", capabilities=("CURRENT",), workspace=1 << 30,
-)  # fmt: skip
-
-without_gpu = pytest.mark.skipif(bool(gpus()), reason="this machine has a GPU")
-
-
-def quiet(_):
-    pass
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return open_bundle(tiny_bundle(tmp_path_factory.mktemp("trt") / "tiny"))
+def bundle(bundle):
+    return open_bundle(bundle)
 
 
 # ---- what a machine has
@@ -186,92 +168,7 @@ def test_windows_of_another_size_are_refused_with_the_sizes_there_are():
             profile_for(shape, two)
 
 
-# ---- what is taken over
-
-
-@pytest.fixture
-def kept(tmp_path):
-    """A folder with a plan."""
-    write_plan(tmp_path / "engines", FP16, b"a plan of some bytes", KEY)
-    return tmp_path / "engines"
-
-
-def test_a_plan_that_fits_is_taken_over_as_it_is(kept):
-    found = read_plan(kept, FP16, KEY)
-    assert (found.data, found.key) == (b"a plan of some bytes", KEY)
-    assert plan_file(kept, FP16).read_bytes() == found.data  # nothing before it, nothing behind it
-    assert KEY.engine == "tensorrt_rtx 1.7.1.116 NVIDIA RTX 4090 sm89 driver 580.65.06 fp16"
-
-
-OTHER = {
-    "bundle": ("c" * 64, r"another bundle \(bbbbbbbbbbbb, now cccccccccccc\)"),
-    "onnx": ("1" * 64, r"another ONNX file \(000000000000, now 111111111111\)"),
-    "precision": ("fp32", r"another precision \(fp16, now fp32\)"),
-    "profiles": ((*PROFILES, Profile(128, (1, 4), (1, 768), (1, 8192))), r"other sizes of B-scans \(64 rows .*, now 64 rows .*; 128 rows"),
-    "library": ("tensorrt_rtx 1.8.0.1", r"another library \(tensorrt_rtx 1.7.1.116, now tensorrt_rtx 1.8.0.1\)"),
-    "gpu": ("NVIDIA RTX 5090", r"another GPU \(NVIDIA RTX 4090, now NVIDIA RTX 5090\)"),
-    "capability": ("12.0", r"another compute capability \(8.9, now 12.0\)"),
-    "driver": ("590.1", r"another driver \(580.65.06, now 590.1\)"),
-    "capabilities": (("SM86", "SM89"), r"other kinds of GPU \(CURRENT, now SM86; SM89\)"),
-    "workspace": (1 << 31, r"another limit of working memory \(1073741824, now 2147483648\)"),
-}
-
-
-@pytest.mark.parametrize("name", Key.__struct_fields__)
-def test_a_plan_for_anything_else_is_refused_by_what_changed(kept, name):
-    value, words = OTHER[name]
-    with pytest.raises(ModelError, match=rf"^rtx-fp16\.engine was built for {words}.*; run octedge prepare BUNDLE$"):
-        read_plan(kept, FP16, msgspec.structs.replace(KEY, **{name: value}))
-    assert set(WORDS) == set(OTHER) == set(Key.__struct_fields__)
-
-
-def test_all_that_changed_is_named(kept):
-    with pytest.raises(ModelError, match=r"another library .*, another driver "):
-        read_plan(kept, FP16, msgspec.structs.replace(KEY, library="tensorrt_rtx 2.0", driver="600.0"))
-
-
-def test_a_plan_cut_short_or_changed_is_refused(kept):
-    file = plan_file(kept, FP16)
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-1])
-    with pytest.raises(ModelError, match=r"rtx-fp16\.engine has 19 bytes, 20 were written; it is damaged; run octedge prepare BUNDLE"):
-        read_plan(kept, FP16, KEY)
-    file.write_bytes(whole[:-1] + b"?")
-    with pytest.raises(ModelError, match=r"rtx-fp16\.engine was changed since it was built \(SHA-256 differs\); run octedge prepare"):
-        read_plan(kept, FP16, KEY)
-    file.unlink()
-    with pytest.raises(ModelError, match=r"rtx-fp16\.engine cannot be read .*; run octedge prepare BUNDLE"):
-        read_plan(kept, FP16, KEY)
-
-
-def test_a_missing_or_damaged_or_later_sidecar_is_refused(kept):
-    with pytest.raises(ModelError, match="rtx-fp32 is not built for this bundle on this machine; run octedge prepare BUNDLE"):
-        read_plan(kept, FP32, KEY)
-    file = sidecar_file(kept, FP16)
-    text = file.read_text("utf-8")
-    for damaged in ("", "{}", text[:-20], text.replace('"size"', '"length"'), "\0"):
-        file.write_text(damaged, "utf-8")
-        with pytest.raises(ModelError, match=r"rtx-fp16\.engine\.json cannot be read .*; run octedge prepare BUNDLE"):
-            read_plan(kept, FP16, KEY)
-    file.write_text(text.replace('"schema": 1', '"schema": 2'), "utf-8")
-    with pytest.raises(ModelError, match=r"has schema 2, this octedge reads schema 1; run octedge prepare BUNDLE"):
-        read_plan(kept, FP16, KEY)
-
-
-@pytest.mark.parametrize("between", ["write_bytes", "write_json"])
-def test_a_build_that_is_interrupted_between_its_files_is_not_taken_over(kept, monkeypatch, between):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    now = msgspec.structs.replace(KEY, driver="590.1")
-    monkeypatch.setattr(f"octedge.edge.trt_files.{between}", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_plan(kept, FP16, b"another plan of bytes", now)
-    with pytest.raises(ModelError, match="another driver"):
-        read_plan(kept, FP16, now)
-    if between == "write_json":  # what is there is not what the old sidecar stands for
-        with pytest.raises(ModelError, match="21 bytes, 20 were written"):
-            read_plan(kept, FP16, KEY)
+# ---- builds that are kept
 
 
 ANY = replace(RTX, capabilities=("SM86",))  # a real build that needs no GPU
@@ -439,152 +336,3 @@ def test_a_real_build_tells_its_progress(tmp_path, monkeypatch):
     said = []
     assert build_plan(tensorrt_rtx, graph(tmp_path, tiny_graph()), CARD, Options(PROFILES, PORTABLE), said.append)
     assert any(words.startswith("computing profile costs: ") and words.endswith(" left") for words in said)
-
-
-# ---- a plan at work
-
-
-@pytest.fixture
-def simulated(bundle, monkeypatch):
-    """Makes an engine on a simulated GPU: of a card, with some room, keeping its kernels in a file; calls are small."""
-    monkeypatch.setattr("octedge.segment.PIXELS_PER_CALL", 1 << 14)
-
-    def make(kernels, card=bundle.card, room=1 << 40, data=b"plan", classes=16):
-        rows = profiles(card, (48, 100))
-        gpu = SimulatedGpu(bundle.path / "model.onnx", rows, classes, room)
-        monkeypatch.setattr("cuda.bindings.runtime", gpu.cuda)
-        key = msgspec.structs.replace(KEY, profiles=rows)
-        return gpu, lambda: PlanEngine(gpu.trt, Plan(data, "5" * 64, key), card, kernels)
-
-    return make
-
-
-@pytest.mark.parametrize("exact", [True, False])
-def test_a_plan_gives_what_its_graph_gives_at_every_size(bundle, simulated, tmp_path, exact):
-    card = msgspec.structs.replace(CARD, exact=exact)
-    gpu, make = simulated(tmp_path / "kernels", card)
-    engine, reference = make(), OrtEngine(bundle.path / "model.onnx", CARD)
-    assert (engine.name, engine.sha256) == (KEY.engine, "5" * 64)
-    rng = np.random.default_rng(0)
-    for size in ((48, 70), (100, 300), (64, 33), (64, 700), (128, 1)):
-        frame = rng.integers(0, 256, size, np.uint8)
-        found, known = (segment(frame, each, plan(card, size[0])) for each in (engine, reference))
-        np.testing.assert_array_equal(found.labels, known.labels)
-        np.testing.assert_array_equal(found.surfaces, known.surfaces)
-    assert len(gpu.cuda.memory) == 6
-
-
-def test_calls_from_several_threads_do_not_meet(bundle, simulated, tmp_path):
-    engine, reference = simulated(tmp_path / "kernels")[1](), OrtEngine(bundle.path / "model.onnx", CARD)
-    windows = [np.random.default_rng(each).integers(0, 256, (1, 1, 64, 64), np.uint8) for each in range(16)]
-    with ThreadPoolExecutor(4) as pool:
-        for found, each in zip(pool.map(engine, windows), windows, strict=True):
-            np.testing.assert_array_equal(found[1], reference(each)[1])
-
-
-def test_nothing_of_a_closed_engine_stays_on_the_gpu(simulated, tmp_path):
-    gpu, make = simulated(tmp_path / "kernels")
-    engine = make()
-    assert gpu.cuda.memory
-    assert gpu.cuda.streams
-    del engine
-    gc.collect()
-    assert not gpu.cuda.memory
-    assert not gpu.cuda.streams
-
-
-def test_a_full_gpu_is_named_and_what_was_taken_is_given_back(simulated, tmp_path):
-    gpu, make = simulated(tmp_path / "kernels", room=500_000)
-    with pytest.raises(ModelError, match=r"cudaMalloc fails on the GPU: cudaErrorMemoryAllocation \(2\)"):
-        make()
-    assert not gpu.cuda.memory
-    assert not gpu.cuda.streams
-
-
-def test_what_the_library_refuses_at_run_time_is_said_in_its_words(simulated, tmp_path):
-    with pytest.raises(ModelError, match=r"simulated 1\.0 cannot load the plan \(no magic in it\); run octedge prepare BUNDLE again"):
-        simulated(tmp_path / "kernels", data=b"nonsense")[1]()
-    with pytest.raises(ModelError, match=r"the plan has 9 classes, its card 16"):
-        simulated(tmp_path / "kernels", classes=9)[1]()
-    gpu, make = simulated(tmp_path / "kernels")
-    gpu.fault = "an illegal memory access"
-    with pytest.raises(ModelError, match=r"fails on windows \(1, 1, 64, 8\) \(an illegal memory access\)"):
-        make()(np.zeros((1, 1, 64, 8), np.uint8))
-
-
-def test_kernels_compiled_on_the_way_are_kept_for_the_next_process(simulated, tmp_path):
-    file = tmp_path / "kernels"
-    _, make = simulated(file)
-    make()(np.zeros((1, 1, 64, 8), np.uint8))
-    assert file.read_text() == "1 1 64 8\n"
-    again = make()
-    again(np.zeros((1, 1, 128, 4), np.uint8))
-    assert file.read_text() == "1 1 64 8\n1 1 128 4\n"
-    stamp = file.stat().st_mtime_ns
-    make()(np.zeros((1, 1, 64, 8), np.uint8))
-    assert file.stat().st_mtime_ns == stamp
-    unwritable = simulated(tmp_path / "no such folder" / "kernels")[1]()
-    assert unwritable(np.zeros((1, 1, 64, 8), np.uint8))[1].shape == (1, 64, 8)
-
-
-def test_a_library_without_a_store_for_kernels_runs_too(simulated, tmp_path, monkeypatch):
-    monkeypatch.delattr(simulated_gpu.Engine, "create_runtime_config")
-    monkeypatch.setattr(simulated_gpu.Engine, "create_execution_context", lambda self: simulated_gpu.Context(self, None))
-    assert simulated(tmp_path / "kernels")[1]()(np.zeros((1, 1, 64, 8), np.uint8))[0].shape == (1, 16, 64, 8)
-    assert not (tmp_path / "kernels").exists()
-
-
-def test_the_simulated_gpu_offers_nothing_that_the_real_packages_lack():
-    pairs = {
-        simulated_gpu.Cuda: runtime,
-        simulated_gpu.Context: tensorrt_rtx.IExecutionContext,
-        simulated_gpu.Engine: tensorrt_rtx.ICudaEngine,
-        simulated_gpu.Config: tensorrt_rtx.IRuntimeConfig,
-        simulated_gpu.Store: tensorrt_rtx.IRuntimeCache,
-        simulated_gpu.Runtime: tensorrt_rtx.Runtime,
-    }
-    for made, real in pairs.items():
-        offered = {name for name in vars(made) if not name.startswith("_")} - {"compute"}
-        assert offered
-        assert not [name for name in offered if not hasattr(real, name)]
-    for name in ("active_optimization_profile", "set_tensor_address"):
-        assert hasattr(tensorrt_rtx.IExecutionContext, name)
-    assert hasattr(tensorrt_rtx.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
-
-
-@without_gpu
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        ("cudaMalloc", (10,)),
-        ("cudaHostAlloc", (10, runtime.cudaHostAllocDefault)),
-        ("cudaMemcpyAsync", (16, 32, 8, runtime.cudaMemcpyKind.cudaMemcpyHostToDevice, runtime.cudaStream_t(0))),
-        ("cudaStreamSynchronize", (runtime.cudaStream_t(0),)),
-    ],
-)
-def test_cuda_takes_the_arguments_and_its_errors_are_named(name, arguments):
-    with pytest.raises(ModelError, match=rf"{name} fails on the GPU: cudaErrorInsufficientDriver \(35\)"):
-        cuda(getattr(runtime, name), *arguments)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not gpus(), reason=missing())
-@pytest.mark.parametrize("backend", [TENSORRT, RTX])
-def test_a_real_gpu_gives_the_reference_answers(bundle, tmp_path, backend):
-    try:
-        variant = backend.variants()[0]
-    except ModelError as error:
-        pytest.skip(str(error))
-    backend.build(bundle, variant, tmp_path, quiet)
-    engine = backend.load(bundle, variant, tmp_path)
-    assert gpus()[0].name in engine.name
-    for known in bundle.golden():
-        found = segment(known.frame, engine, plan(bundle.card, len(known.frame)))
-        assert np.mean(found.labels == known.labels) >= 0.9999
-    again = backend.load(bundle, variant, tmp_path)
-    assert (again.name, again.sha256) == (engine.name, engine.sha256)
-
-
-def test_current_is_what_both_backends_build_for():
-    assert RTX.capabilities == CURRENT
-    assert TENSORRT.capabilities == ()

@@ -12,6 +12,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian
 
 from octedge.phantom_codings import Coding, encoder
+from octedge.scan import Scan
 
 OPT = "1.2.840.10008.5.1.4.1.1.77.1.5.4"
 CANARY = "DOE^CANARY"
@@ -22,6 +23,11 @@ def frames(count: int = 3, rows: int = 8, columns: int = 6, top: int = 256, dtyp
     array = np.random.default_rng(7).integers(0, top, (count, rows, columns)).astype(dtype)
     array[:, 0, 0] = top - 1
     return array
+
+
+def pixels(scan: Scan) -> np.ndarray:
+    """All frames (F, H, W) of a scan."""
+    return np.stack(list(scan))
 
 
 def item(**values: Any) -> Dataset:

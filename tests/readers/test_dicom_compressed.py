@@ -1,13 +1,11 @@
-"""Compressed DICOM: every coding, every way frames are cut into fragments, and what damage costs. The oracle is what was written."""
+"""Compressed DICOM: every coding, and every way frames are cut into fragments. The oracle is what was written."""
 
 import itertools
 import struct
-import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pydicom
@@ -19,34 +17,11 @@ from PIL import Image
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 
 from octedge.errors import ScanError
-from octedge.phantom_codings import Coding, encoder
+from octedge.phantom_codings import Coding
 from octedge.readers import read
 from octedge.readers._codecs import CODECS
+from tests.readers.coded import CODINGS, LOSSLESS, decoded, frames, smooth
 from tests.readers.opt_files import compressed, encoded
-
-CODINGS = [coding for coding in get_args(Coding) if coding != "uncompressed"]
-LOSSLESS = [coding for coding in CODINGS if encoder(coding, 8).lossy is None]
-
-
-def smooth(count: int = 3, rows: int = 40, columns: int = 36, dtype: type = np.uint8) -> np.ndarray:
-    """Frames (F, H, W) as lossy codings like them, no two alike."""
-    y, x = np.mgrid[:rows, :columns]
-    waves = [np.sin(y / 5 + index) + np.cos(x / (4 + index)) for index in range(count)]
-    return (np.stack(waves) * 0.24 * np.iinfo(dtype).max + np.iinfo(dtype).max // 2).astype(dtype)
-
-
-def frames(count: int = 3, rows: int = 40, columns: int = 36, bits: int = 8) -> np.ndarray:
-    """Frames (F, H, W) of waves and noise, no two alike, in as many bits; encoders do not take less, nor noise alone."""
-    dtype = np.uint8 if bits == 8 else np.uint16
-    waves = smooth(count, rows, columns, np.uint16).astype(int) >> (16 - bits)
-    noise = np.random.default_rng(7).integers(0, 1 << (bits // 2), waves.shape)
-    array = (waves & ~((1 << (bits // 2)) - 1)) + noise
-    array[:, 0, 0] = (1 << bits) - 1
-    return array.astype(dtype)
-
-
-def pixels(path: Path) -> np.ndarray:
-    return np.stack(list(read(path)))
 
 
 @pytest.mark.parametrize("coding", LOSSLESS)
@@ -55,7 +30,7 @@ def pixels(path: Path) -> np.ndarray:
 def test_lossless_codings_give_back_every_pixel(tmp_path: Path, coding: Coding, bits: int, shape: tuple[int, int, int]) -> None:
     array = frames(*shape, bits=bits)
     path = compressed(tmp_path / "a.dcm", array, coding)
-    assert np.array_equal(pixels(path), array >> (bits - 8))
+    assert np.array_equal(decoded(path), array >> (bits - 8))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +52,7 @@ def test_less_than_16_bits_are_reduced_by_the_rule(tmp_path: Path, bits: int) ->
     array = frames(bits=bits)
     streams = [encode_buffer(frame.tobytes(), 36, 40, 1, bits, False) for frame in array]
     path = compressed(tmp_path / "a.dcm", array, "JPEG 2000", encapsulate(streams), BitsStored=bits, HighBit=bits - 1)
-    assert np.array_equal(pixels(path), array >> (bits - 8))
+    assert np.array_equal(decoded(path), array >> (bits - 8))
 
 
 def test_bits_beyond_the_stored_ones_are_cleared(tmp_path: Path) -> None:
@@ -111,7 +86,7 @@ def test_extended_jpeg_of_8_bit_is_read_and_of_12_bit_refused(tmp_path: Path) ->
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID("1.2.840.10008.1.2.4.51")
     dataset.PixelData = dataset.PixelData.replace(b"\xff\xc0\x00\x0b", b"\xff\xc1\x00\x0b")  # the frame header of extended JPEG
     dataset.save_as(path)
-    assert np.abs(pixels(path).astype(int) - smooth()).max() < 12
+    assert np.abs(decoded(path).astype(int) - smooth()).max() < 12
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
     dataset.save_as(path)
     with pytest.raises(ScanError, match=r"a\.dcm: compressed as JPEG extended \(lossy\) of 12 bit; JPEG is read up to 8 bit"):
@@ -122,7 +97,7 @@ def test_a_jp2_file_around_a_frame_is_looked_through(tmp_path: Path) -> None:
     array = frames()
     streams = [encode_buffer(frame.tobytes(), 36, 40, 1, 8, False, codec_format=1) for frame in array]
     assert streams[0].startswith(b"\0\0\0\x0cjP")
-    assert np.array_equal(pixels(compressed(tmp_path / "a.dcm", array, "JPEG 2000", encapsulate(streams))), array)
+    assert np.array_equal(decoded(compressed(tmp_path / "a.dcm", array, "JPEG 2000", encapsulate(streams))), array)
 
 
 # Fragments and tables
@@ -146,14 +121,14 @@ def test_frames_are_found_however_they_are_cut(
             items += struct.pack("<HHI", 0xFFFE, 0xE000, len(piece)) + piece
     head = struct.pack(f"<HHI{count}I", 0xFFFE, 0xE000, 4 * count, *offsets) if table else struct.pack("<HHI", 0xFFFE, 0xE000, 0)
     path = tmp_path_factory.getbasetemp() / "cut.dcm"
-    assert np.array_equal(pixels(compressed(path, array, coding, head + items)), array)
+    assert np.array_equal(decoded(compressed(path, array, coding, head + items)), array)
 
 
 @pytest.mark.parametrize("coding", ["RLE", "JPEG-LS"])
 def test_the_extended_offset_table_is_understood(tmp_path: Path, coding: Coding) -> None:
     data, offsets, lengths = encapsulate_extended(encoded(frames(), coding))
     path = compressed(tmp_path / "a.dcm", frames(), coding, data, ExtendedOffsetTable=offsets, ExtendedOffsetTableLengths=lengths)
-    assert np.array_equal(pixels(path), frames())
+    assert np.array_equal(decoded(path), frames())
     path = compressed(tmp_path / "a.dcm", frames(), coding, data, ExtendedOffsetTable=offsets[:16], ExtendedOffsetTableLengths=lengths[:16])
     with pytest.raises(ScanError, match=r"ExtendedOffsetTable lists 2 frames, .* NumberOfFrames is 3"):
         read(path)
@@ -162,7 +137,7 @@ def test_the_extended_offset_table_is_understood(tmp_path: Path, coding: Coding)
 def test_a_wrong_table_does_no_harm_where_every_frame_is_one_fragment(tmp_path: Path) -> None:
     data = bytearray(encapsulate(encoded(frames(), "JPEG-LS")))
     data[8:20] = struct.pack("<3I", 0, 77, 11)
-    assert np.array_equal(pixels(compressed(tmp_path / "a.dcm", frames(), "JPEG-LS", bytes(data))), frames())
+    assert np.array_equal(decoded(compressed(tmp_path / "a.dcm", frames(), "JPEG-LS", bytes(data))), frames())
 
 
 REFUSED = {
@@ -201,7 +176,7 @@ def test_what_contradicts_itself_is_refused_by_name(tmp_path: Path, made, reason
 
 def test_rle_frames_of_several_fragments_need_a_table(tmp_path: Path) -> None:
     data = encoded(frames(), "RLE")
-    assert np.array_equal(pixels(compressed(tmp_path / "a.dcm", frames(), "RLE", encapsulate(data, 2))), frames())
+    assert np.array_equal(decoded(compressed(tmp_path / "a.dcm", frames(), "RLE", encapsulate(data, 2))), frames())
     backwards = _retabled(encapsulate(data, 2), tuple(_starts(encapsulate(data, 2))[place] for place in (0, 4, 2)))
     with pytest.raises(ScanError, match="which fragments make a frame is not told"):
         read(compressed(tmp_path / "a.dcm", frames(), "RLE", backwards))
@@ -218,184 +193,13 @@ def test_compressed_pixels_of_a_stated_length_are_refused(tmp_path: Path) -> Non
         read(path)
 
 
-# Damage
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, np.ndarray]]:
-    """A small file in each coding: its bytes and its pixels."""
-    folder = tmp_path_factory.mktemp("small")
-    made = {}
-    for coding in CODINGS:
-        path = compressed(folder / "a.dcm", smooth(), coding)
-        made[coding] = path.read_bytes(), pixels(path)
-    return made
-
-
-@given(data=st.data(), coding=st.sampled_from(CODINGS))
-@settings(max_examples=100, deadline=None)
-def test_a_truncated_file_is_refused(tmp_path_factory: pytest.TempPathFactory, small: dict, data: st.DataObject, coding: Coding) -> None:
-    content, _ = small[coding]
-    path = tmp_path_factory.getbasetemp() / "short.dcm"
-    path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
-    with pytest.raises(ScanError, match=r"^short\.dcm: "):
-        read(path)
-
-
-@given(data=st.data(), coding=st.sampled_from(CODINGS), value=st.integers(0, 255))
-@settings(max_examples=150, deadline=None)
-def test_a_wrong_byte_costs_the_file_or_one_frame(
-    tmp_path_factory: pytest.TempPathFactory, small: dict, data: st.DataObject, coding: Coding, value: int
-) -> None:
-    content, array = bytearray(small[coding][0]), small[coding][1]
-    begin = content.rindex(b"\xe0\x7f\x10\x00OB")
-    content[data.draw(st.integers(begin, len(content) - 1))] = value
-    path = tmp_path_factory.getbasetemp() / "wrong.dcm"
-    path.write_bytes(content)
-    try:
-        scan = read(path)
-    except ScanError:
-        return
-    wrong = 0
-    for index in range(3):
-        try:
-            frame = scan.frame(index)
-        except ScanError:
-            wrong += 1
-        else:
-            wrong += not np.array_equal(frame, array[index])
-    assert (scan.frames, scan.rows, scan.columns) == (3, 40, 36)
-    assert wrong <= 1
-
-
-@pytest.mark.parametrize("coding", [coding for coding in CODINGS if coding != "RLE"])
-@pytest.mark.parametrize("index", [0, 1, 2])
-def test_a_damaged_frame_costs_itself_alone(tmp_path: Path, coding: Coding, index: int) -> None:
-    good = encoded(smooth(), coding)
-    sound = pixels(compressed(tmp_path / "a.dcm", smooth(), coding))
-    streams = [stream[: len(stream) // 2] if place == index else stream for place, stream in enumerate(good)]
-    scan = read(compressed(tmp_path / "a.dcm", smooth(), coding, encapsulate(streams)))
-    with pytest.raises(ScanError, match=rf"^a\.dcm: frame {index} ends before its end marker FFD9; the file is damaged"):
-        scan.frame(index)
-    for other in {0, 1, 2} - {index}:
-        assert np.array_equal(scan.frame(other), sound[other])
-
-
-def test_a_damaged_rle_frame_costs_itself_alone(tmp_path: Path) -> None:
-    for damage, reason in (
-        (lambda data: data[:60], "has no RLE header of 1 segments"),
-        (lambda data: b"\x02" + data[1:], "has no RLE header of 1 segments"),
-        (lambda data: data[:4] + b"\xff" + data[5:], "has RLE segments that lie outside of it"),
-        (lambda data: data + bytes([129] * 6), r"has an RLE segment of \d+ pixels, needed are 1440"),
-        (lambda data: data[:80], r"its RLE lossless data cannot be decoded \(ValueError\)"),
-    ):
-        good = encoded(frames(), "RLE")
-        scan = read(compressed(tmp_path / "a.dcm", frames(), "RLE", encapsulate([good[0], damage(good[1]), good[2]])))
-        with pytest.raises(ScanError, match=f"frame 1 {reason}"):
-            scan.frame(1)
-        assert np.array_equal(scan.frame(2), frames()[2])
-
-
-def _other(frame: np.ndarray, kind: str) -> bytes:
-    """A sound frame of another kind than the file's header states."""
-    rows, columns = frame.shape
-    if kind == "signed":
-        return bytes(encode_buffer(frame.tobytes(), columns, rows, 1, 8, True))
-    if kind == "colour":
-        return bytes(encode_buffer(frame.repeat(3).tobytes(), columns, rows, 3, 8, False))
-    if kind == "deep":
-        return bytes(encode_buffer(frame.astype("<u2").tobytes(), columns, rows, 1, 12, False))
-    return encoded(frame[None, 2:], "JPEG 2000")[0]
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        ("signed", "is signed by its own header"), ("colour", "is of 3 samples by its own header"),
-        ("deep", "has 12 bit by its own header, 8 by"), ("small", "is 38 x 36 by its own header, 40 x 36 by"),
-    ],
-)  # fmt: skip
-def test_a_frame_of_another_kind_than_stated_is_refused(tmp_path: Path, kind: str, reason: str) -> None:
-    streams = encoded(frames(), "JPEG 2000")
-    streams[1] = _other(frames()[1], kind)
-    scan = read(compressed(tmp_path / "a.dcm", frames(), "JPEG 2000", encapsulate(streams)))
-    with pytest.raises(ScanError, match=rf"^a\.dcm: frame 1 {reason}"):
-        scan.frame(1)
-    assert np.array_equal(scan.frame(2), frames()[2])
-
-
-def _jp2_without_pixels(stream: bytes) -> bytes:
-    return b"\0\0\0\x0cjP  " + stream[2:]
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (lambda stream: b"\0\0" + stream[2:], "does not begin like JPEG 2000 lossless"),
-        (_jp2_without_pixels, "holds no JPEG 2000 codestream"),
-        (lambda stream: stream[:43] + b"\0" + stream[44:], "has a damaged JPEG 2000 header"),
-        (lambda stream: stream[:60] + b"\xff\xd9", "its JPEG 2000 lossless data cannot be decoded"),
-    ],
-)  # fmt: skip
-def test_a_damaged_head_costs_its_frame(tmp_path: Path, damage, reason: str) -> None:
-    streams = encoded(frames(), "JPEG 2000")
-    scan = read(compressed(tmp_path / "a.dcm", frames(), "JPEG 2000", encapsulate([damage(streams[0]), *streams[1:]])))
-    with pytest.raises(ScanError, match=rf"^a\.dcm: frame 0 {reason}"):
-        scan.frame(0)
-    assert np.array_equal(scan.frame(1), frames()[1])
-
-
-def test_fill_bytes_before_a_marker_are_passed_over(tmp_path: Path) -> None:
-    streams = [stream.replace(b"\xff\xf7", b"\xff\xff\xff\xf7", 1) for stream in encoded(frames(), "JPEG-LS")]
-    assert np.array_equal(pixels(compressed(tmp_path / "a.dcm", frames(), "JPEG-LS", encapsulate(streams))), frames())
-
-
-def test_pixels_of_another_number_than_asked_for_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openjpeg.utils.decode_pixel_data", lambda data, version: bytes(17))
-    scan = read(compressed(tmp_path / "a.dcm", frames(), "JPEG 2000"))
-    with pytest.raises(ScanError, match="frame 2 decodes to 17 pixels of uint8, needed are 40 x 36"):
-        scan.frame(2)
-
-
-def test_a_file_that_vanishes_after_opening_is_refused_by_frame(tmp_path: Path) -> None:
-    path = compressed(tmp_path / "a.dcm", frames(), "JPEG-LS")
-    scan = read(path)
-    path.unlink()
-    with pytest.raises(ScanError, match=r"^a\.dcm: frame 1 cannot be read \(No such file"):
-        scan.frame(1)
-
-
-def test_scrambled_pixels_are_refused_by_name(tmp_path: Path) -> None:
-    scrambled = [bytes(255 - value for value in stream) for stream in encoded(frames(), "JPEG 2000")]
-    for data in (encapsulate(scrambled), encapsulate(scrambled, has_bot=False)):
-        with pytest.raises(ScanError, match=r"^a\.dcm: no frame begins like JPEG 2000 lossless; Zeiss devices scramble"):
-            read(compressed(tmp_path / "a.dcm", frames(), "JPEG 2000", data))
-
-
-@pytest.mark.parametrize(
-    ("coding", "bits", "module", "package"),
-    [
-        ("JPEG 2000", 8, "openjpeg", "pylibjpeg-openjpeg"), ("HTJ2K", 8, "openjpeg", "pylibjpeg-openjpeg"),
-        ("RLE", 8, "rle", "pylibjpeg-rle"), ("JPEG-LS", 8, "jpeg_ls", "pyjpegls"),
-        ("JPEG lossless", 16, "imagecodecs", r"octedge\[dicom\]"),
-    ],
-)  # fmt: skip
-def test_a_missing_decoder_is_named_with_its_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coding: Coding, bits: int, module: str, package: str
-) -> None:
-    path = compressed(tmp_path / "a.dcm", frames(bits=bits), coding)
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ScanError, match=rf"^a\.dcm: compressed as .*; its decoder is missing: pip install {package}$"):
-        read(path)
-
-
 # Threads and memory
 
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_threads_decode_what_one_does(tmp_path: Path, coding: Coding) -> None:
     path = compressed(tmp_path / "a.dcm", smooth(8, 64, 48), coding)
-    expected = pixels(path)
+    expected = decoded(path)
     scan = read(path)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(scan.frame, [index % 8 for index in range(32)]))
@@ -405,7 +209,7 @@ def test_threads_decode_what_one_does(tmp_path: Path, coding: Coding) -> None:
 @pytest.mark.parametrize("coding", ["RLE", "JPEG-LS"])
 def test_a_volume_costs_a_few_frames_of_memory(tmp_path: Path, coding: Coding) -> None:
     frame = np.zeros((1, 512, 512), np.uint8)
-    pixels(compressed(tmp_path / "b.dcm", frame, coding))  # loads what is loaded late
+    decoded(compressed(tmp_path / "b.dcm", frame, coding))  # loads what is loaded late
     stream = encoded(frame, coding)
     path = compressed(tmp_path / "a.dcm", frame, coding, encapsulate(stream * 96), NumberOfFrames=96)
     tracemalloc.start()

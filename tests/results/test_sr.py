@@ -25,7 +25,7 @@ from octedge.results.thickness import Thickness, thickness
 from octedge.scan import Scan, Spacing
 from octedge.segment import About, Layers
 from tests.readers.opt_files import CANARY, frames, write
-from tests.results.test_thickness import a_scan, pitted, surfaces
+from tests.results.thick_scans import a_scan, pitted, surfaces
 
 hd = pytest.importorskip("highdicom")
 

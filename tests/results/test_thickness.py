@@ -10,49 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octedge.anatomy import KEYS, surface_names
+from octedge.anatomy import KEYS
 from octedge.errors import UsageError
 from octedge.phantom import LOOKS, Phantom, _eye, _rng, _thickness
 from octedge.readers import read
 from octedge.readers.vol import device_lines
-from octedge.results.fovea import find_fovea
 from octedge.results.sectors import circle, etdrs, sides
 from octedge.results.thickness import Thickness, layers, thickness, thickness_csv, thickness_maps
 from octedge.scan import Scan, Spacing
-from octedge.segment import About
+from tests.results.thick_scans import MODEL, ROWS, a_scan, about, measured, pitted, surfaces
 
-MODEL = ("vitreous", "nfl", "gcl+ipl", "inl+opl+onl+elm+mz+ez+os", "rpe", "choroid", "sclera")
-ROWS = 400
 NAMED = ("nasal", "inferior", "temporal", "superior")
-
-
-def a_scan(frames=25, columns=61, lateral=0.1, between=0.25, **changes) -> Scan:
-    """A volume of a right eye, columns to the right, B-scans downwards; there are no pixels."""
-    spacing = Spacing(0.004, lateral, between, "a test")
-    scan = Scan("scan7", frames, ROWS, columns, lambda _: np.zeros((ROWS, columns), np.uint8), spacing, "R", "volume")
-    return replace(scan, **{"directions": ("right", "down"), **changes})
-
-
-def about(scan: Scan, model=MODEL) -> About:
-    return About(scan.name, scan.frames, model, surface_names(model), scan.spacing, "tiny", "an engine", notes=scan.notes)
-
-
-def surfaces(scan: Scan, retina, model=MODEL) -> np.ndarray:
-    """Surfaces (F, L, W): the retina is `retina` (F, W) rows thick in equal layers, choroid 50 rows, on a membrane at row 300."""
-    count = len(surface_names(model))
-    parts = np.linspace(1, 0, count - 1)[None, :, None] * np.asarray(retina)[:, None]
-    return np.concatenate([300 - parts, np.full((scan.frames, 1, scan.columns), 350)], axis=1).astype(np.float32)
-
-
-def pitted(scan: Scan, column=30.0, frame=12.0, depth=30.0) -> np.ndarray:
-    """Total retinal thickness (F, W) in rows with a foveal pit there."""
-    y, x = np.indices((scan.frames, scan.columns))
-    r2 = ((x - column) * scan.spacing.lateral) ** 2 + ((y - frame) * scan.spacing.between) ** 2
-    return 75 + 12 * r2 * np.exp(-r2) - depth * np.exp(-r2 / 0.2)
-
-
-def measured(scan: Scan, retina, **options) -> Thickness:
-    return thickness(scan, about(scan), surfaces(scan, retina), **options)
 
 
 def means(found: Thickness, layer="retina") -> dict:
@@ -184,53 +152,6 @@ def test_the_fovea_of_a_phantom_is_found_within_a_tenth_of_a_millimetre(eye):
     assert found.confidence > 0.6
     away = (found.column - (phantom.look.columns - 1) / 2) * 0.025, (found.frame - 24) * 6.4 / 48
     assert np.hypot(*away) < 0.1
-
-
-@given(column=st.floats(15, 45), frame=st.floats(6, 18))
-@settings(max_examples=25, deadline=None)
-def test_a_pit_is_found_wherever_it_lies(column, frame):
-    scan = a_scan()
-    found = find_fovea(pitted(scan, column, frame), 0.1, 0.25)
-    assert found is not None
-    assert np.hypot((found[0] - column) * 0.1, (found[1] - frame) * 0.25) < 0.1
-    assert 0.3 <= found[2] <= 1
-
-
-@pytest.mark.parametrize("depth", [0, 2])
-def test_where_there_is_no_pit_no_fovea_is_found(depth):
-    scan = a_scan()
-    found = measured(scan, np.full((25, 61), 75.0) if depth == 0 else pitted(scan, depth=depth) + np.linspace(0, 20, 61))
-    assert (found.fovea, found.grid) == (None, "b-scans")
-    assert "no ETDRS grid: no fovea was found; give its column and frame" in found.notes
-
-
-def test_a_pit_at_the_border_of_the_scan_is_not_taken_for_the_fovea():
-    scan = a_scan()
-    assert find_fovea(pitted(scan, column=4.0), 0.1, 0.25) is None
-    assert find_fovea(pitted(scan, frame=23.0), 0.1, 0.25) is None
-
-
-def test_of_two_pits_alike_neither_is_sure():
-    scan = a_scan(columns=101)
-    both = np.minimum(pitted(scan, column=20.0), pitted(scan, column=75.0))
-    assert find_fovea(both, 0.1, 0.25) is None
-
-
-def test_a_hole_with_a_swollen_side_is_not_taken_for_the_fovea():
-    scan = a_scan()
-    y, x = np.indices((25, 61))
-    swollen = pitted(scan) + 90 * np.exp(-(((x - 40) * 0.1) ** 2) - ((y - 12) * 0.25) ** 2)
-    assert find_fovea(swollen, 0.1, 0.25) is None
-    assert find_fovea(pitted(scan, depth=70.0), 0.1, 0.25) is None
-
-
-def test_a_fovea_given_by_hand_is_used_and_must_lie_in_the_scan():
-    scan = a_scan()
-    found = measured(scan, pitted(scan), fovea=(20.5, 10.0))
-    assert (found.fovea.column, found.fovea.frame, found.fovea.confidence, found.fovea.source) == (20.5, 10.0, None, "given by the user")
-    for outside in [(-1.0, 3.0), (61.0, 3.0), (3.0, 24.5), (float("nan"), 3.0)]:
-        with pytest.raises(UsageError, match="fovea is said to lie"):
-            measured(scan, pitted(scan), fovea=outside)
 
 
 @given(seed=st.integers(0, 1000))
