@@ -3,7 +3,7 @@
 import gc
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -36,6 +36,7 @@ class Stopwatch:
     engine: str = "ort"
     rounds: int = 5
     runs: int = 3
+    say: Callable[[str], None] = quiet  # hears how far it is: minutes, where shapes are many
 
     def __post_init__(self) -> None:
         variant_named(self.engine)
@@ -47,9 +48,13 @@ class Stopwatch:
         """The ms of each shape. Raises `ModelError` where the engine is not here or cannot run a shape."""
         frame = np.random.default_rng(0).integers(0, 256, self.size, np.uint8)
         with tempfile.TemporaryDirectory() as folder:
-            bundles = [self.bundle(shape, Path(folder) / str(index)) for index, shape in enumerate(shapes)]
+            bundles = []
+            for index, shape in enumerate(shapes, 1):
+                self.say(f"timing: exporting shape {index} of {len(shapes)}")
+                bundles.append(self.bundle(shape, Path(folder) / str(index)))
             times: list[list[float]] = [[] for _ in bundles]
-            for _ in range(self.rounds):
+            for turn in range(1, self.rounds + 1):
+                self.say(f"timing: round {turn} of {self.rounds}")
                 for bundle, found in zip(bundles, times, strict=True):
                     found += self._time(bundle, frame)
                     gc.collect()  # the engine goes before the next one comes: one at a time in memory

@@ -67,7 +67,7 @@ def tune(  # noqa: PLR0913 - one per option
     finished = (recipe.parent / "selection.json").exists() and recipe.suffix == ".json"
     target = target_of(wanted, read_selection(recipe.parent).target.name if finished else None)
     grid(wanted, target)  # what is wrong with it is said before anything is read or measured
-    clock = Stopwatch(wanted.structures, size, engine)
+    clock = Stopwatch(wanted.structures, size, engine, say=complain)
     split = load(wanted, data)
     with _pool(address, split) as pool:
         tuning, selection = search(Study(wanted, target, split, Budget(budget, clock, str(clock)), run, resume), complain, pool)

@@ -63,7 +63,7 @@ def _cost(recipe: "Recipe") -> "Cost | None":
     from export.latency import Stopwatch
 
     shapes: tuple[Family, ...] = tuple(recipe.candidates.values())
-    return dict(zip(shapes, Stopwatch(recipe.structures)(shapes), strict=True)).__getitem__
+    return dict(zip(shapes, Stopwatch(recipe.structures, say=complain)(shapes), strict=True)).__getitem__
 
 
 @click.command()

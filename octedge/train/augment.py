@@ -212,6 +212,13 @@ def scaled(image: Bytes, reference: Bytes, size: tuple[int, int]) -> tuple[Bytes
     return np.ascontiguousarray(np.rint(grey).astype(np.uint8)), reference[row[:, None], column]
 
 
+def lowered(image: Bytes, reference: Bytes, above: int, more: int) -> tuple[Bytes, Bytes]:
+    """Image and reference (H, W) with `more` rows on top: the first `above` rows, free of tissue, mirrored as often as needed."""
+    room = ((more, 0), (0, 0))
+    first, second = (np.concatenate([np.pad(each[:above], room, mode="symmetric")[:more], each]) for each in (image, reference))
+    return first, second
+
+
 def shifts(columns: int, rng: Rng, strength: float = 1.0) -> NDArray[np.intp]:
     """Rows (W,) by which columns lie deeper than in the result: a tilt of up to 40 over the window, a bend of up to 12."""
     along = np.linspace(-0.5, 0.5, columns)

@@ -17,7 +17,8 @@ from octedge.train.split import SplitRule, read_locked
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Windows of `window` columns every `stride` columns; P drawn from `heights`; augmentation on or off, with its `strength`
     (1 as written in `augment`), and the share of samples that stay `plain`, as their device made them but for the flip; the
-    share that is drawn for holding something `rare` in its source.
+    share that is drawn for holding something `rare` in its source; and of the samples that change, the share whose retina is
+    `lowered` below more vitreous, for sets that are cut close to the retina.
     """
 
     window: int = 256
@@ -28,6 +29,7 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     strength: float = 1.0
     plain: float = 0.0
     rare: float = 0.0
+    lowered: float = 0.0
 
 
 class Finish(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -107,9 +109,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         for height in self.sampling.heights:
             if height & (height - 1):
                 raise UsageError(f"height {height} is not a power of two")
-        if not (0 < self.sampling.strength <= 2 and 0 <= self.sampling.rare <= 1):
-            got = f"strength {self.sampling.strength:g} and rare {self.sampling.rare:g}"
-            raise UsageError(f"{got} given; needed are a strength above 0, at most 2 (none: augment = false), and rare from 0 to 1")
+        strength, rare, lowered = self.sampling.strength, self.sampling.rare, self.sampling.lowered
+        if not (0 < strength <= 2 and 0 <= rare <= 1 and 0 <= lowered <= 1):
+            got = f"strength {strength:g}, rare {rare:g} and lowered {lowered:g}"
+            raise UsageError(f"{got} given; needed are a strength above 0, at most 2 (none: augment = false), rare and lowered from 0 to 1")
 
     def _check_sizes(self) -> None:
         strange = self.windows.keys() - self.candidates.keys()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from octedge.anatomy import RETINA, members
 from octedge.geometry import padded_height
-from octedge.train.augment import Rng, cut, motion, relit, scale, scaled, shifts
+from octedge.train.augment import Rng, cut, lowered, motion, relit, scale, scaled, shifts
 from octedge.train.cohort import Example, Set
 from octedge.train.labelmaps import merge_table
 from octedge.train.recipe import Recipe, Sampling
@@ -20,6 +20,7 @@ from octedge.train.recipe import Recipe, Sampling
 Bytes = NDArray[np.uint8]
 # Pixels of a group below which a window does not count as holding it: a speck that scaling may lose.
 _ENOUGH = 50
+_VITREOUS = 8  # rows of it that are enough to be mirrored
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,11 @@ class Sampler:
             image, reference = _between(example, start, width)
         if augment and rng.random() < 0.5:
             image, reference, changes = image[:, ::-1], reference[:, ::-1], (*changes, "flipped")
+        if changed and self.sampling.lowered and rng.random() < self.sampling.lowered:
+            above = int(self.retina[source][reference].any(axis=1).argmax())  # 0 as well where there is no retina
+            if above >= _VITREOUS:
+                image, reference = lowered(image, reference, above, int(rng.integers(1, height // 2 + 1)))
+                changes = (*changes, lowered.__name__)
         shift = np.zeros(image.shape[1], np.intp)
         for move, chance in ((shifts, 0.5), (motion, 0.08)):
             if changed and rng.random() < chance:

@@ -75,8 +75,8 @@ def _measured(study: Study, points: Sequence[Point]) -> Tuning:
         found = dict(zip(shapes, map(float, budget.cost(tuple(shapes.values()))), strict=True))
     tuning = Tuning(target=study.target, where=budget.where, budget_ms=budget.ms, ms=found)
     if len(tuning.over) == len(found):
-        fastest, ms = next(iter(tuning.over.items()))
-        what = f"no shape is within the budget of {budget.ms:g} ms: the fastest is {fastest} with {ms:.1f} ms ({budget.where})"
+        costs = ", ".join(f"{name} {ms:.1f} ms" for name, ms in tuning.over.items())
+        what = f"no shape is within the budget of {budget.ms:g} ms ({budget.where}): {costs}"
         raise UsageError(f"{what}; raise --budget-ms, or add smaller values to [tune]")
     return tuning
 

@@ -22,7 +22,9 @@ def test_every_shape_gets_the_median_of_its_own_runs(monkeypatch):
 
     monkeypatch.setattr("export.latency.segment", segment)
     monkeypatch.setattr("export.latency.perf_counter", lambda: next(ticks))
-    assert Stopwatch(STRUCTURES, (30, 50), "ort", rounds=2, runs=2)([SMALL]) == [3500.0]
+    told: list[str] = []
+    assert Stopwatch(STRUCTURES, (30, 50), "ort", rounds=2, runs=2, say=told.append)([SMALL]) == [3500.0]
+    assert told == ["timing: exporting shape 1 of 1", "timing: round 1 of 2", "timing: round 2 of 2"]
     assert len(seen) == 6  # each round: one to warm up, two that count
     assert all(shape == (30, 50) and name.startswith("onnxruntime") and grid == 4 for shape, name, grid in seen)
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octedge.metrics import IGNORED
+from octedge.train.augment import lowered
 from octedge.train.cohort import Example, Set
 from octedge.train.networks import UNet
 from octedge.train.recipe import Finish, Recipe, Sampling
@@ -113,11 +114,29 @@ def test_a_batch_is_its_samples():
 @given(st.integers(0, 300))
 @settings(max_examples=20, deadline=None)
 def test_whatever_is_done_to_a_sample_padding_is_black_and_unchanged_samples_are_pieces_of_the_scan(step):
-    for each in sampler(strength=2.0).samples(step):
+    for each in sampler(strength=2.0, lowered=0.5).samples(step):
         known = each.reference != IGNORED
         assert (each.image[~known] == 0).all()
-        if set(each.changes) <= {"flipped", "shifts", "motion"}:
+        if set(each.changes) <= {"flipped", "shifts", "motion", "lowered"}:
             np.testing.assert_array_equal(each.image[known], 40 + 80 * each.reference[known])
+
+
+def test_a_lowered_sample_has_more_vitreous_and_all_of_the_retina():
+    def tops(share):
+        drawn = [each for step in range(30) for each in sampler(shares=(1.0,), lowered=share).samples(step)]
+        assert any("lowered" in each.changes for each in drawn) == (share > 0)
+        assert all((each.reference == 1).any() for each in drawn)
+        return np.mean([(each.reference == 1).any(axis=1).argmax() for each in drawn if "scaled" not in each.changes])
+
+    assert tops(1.0) > tops(0.0) + 5
+
+
+def test_vitreous_is_mirrored_as_often_as_needed():
+    image = np.arange(12, dtype=np.uint8).reshape(6, 2)
+    reference = np.repeat([0, 0, 0, 1, 1, 2], 2).reshape(6, 2).astype(np.uint8)
+    more, labels = lowered(image, reference, 3, 7)
+    np.testing.assert_array_equal(more[:, 0] // 2, [0, 0, 1, 2, 2, 1, 0, 0, 1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(labels[:, 1], [0] * 10 + [1, 1, 2])
 
 
 def test_the_second_validation_set_holds_every_column_as_it_is():
