@@ -41,7 +41,11 @@ MERGES = (("nfl+gcl+ipl", "inl+opl", "ez+os+rpe"), ("gcl+ipl+inl", "opl+onl+elm+
 @click.option("--run", required=True, type=click.Path(path_type=Path), help="Folder for the runs.")
 @click.option("--steps", type=click.IntRange(1), help="Steps of every training [default: the recipe's].")
 @click.option("--candidate", help="Which candidate of the recipe [default: the first].")
-def main(what: str, data: Path, run: Path, steps: int | None, candidate: str | None) -> None:
+@click.option("--lowered", type=click.FloatRange(0, 1), help="Share of changed samples with more vitreous [default: the recipe's].")
+@click.option("--only", help="One training alone, by the name of its folder.")
+def main(  # noqa: PLR0913 - one per option
+    what: str, data: Path, run: Path, steps: int | None, candidate: str | None, lowered: float | None, only: str | None
+) -> None:
     """Train what is missing of the runs, then print the table as Markdown."""
     recipe = read_recipe(RECIPE)
     name = candidate or next(iter(recipe.candidates))
@@ -55,8 +59,10 @@ def main(what: str, data: Path, run: Path, steps: int | None, candidate: str | N
         steps=steps,
         validate_every=steps,
     )
+    if lowered is not None:
+        recipe = msgspec.structs.replace(recipe, sampling=msgspec.structs.replace(recipe.sampling, lowered=lowered))
     variants = {"folds": folds, "crossed": crossed, "merged": merged}[what](recipe, data)
-    found = {variant: _train(changed, split, run / variant) for variant, changed, split in variants}
+    found = {variant: _train(changed, split, run / variant) for variant, changed, split in variants if only in (None, variant)}
     print(f"{name} {recipe.candidates[name]}, {recipe.steps} steps each\n")
     (show_folds if what == "folds" else show)(found)
 
