@@ -40,14 +40,18 @@ def picture(tuning: Tuning, selection: Selection, path: Path) -> None:
         axes.scatter([each.cost for each in trials], [each.iou for each in trials], s=42, zorder=2, marker=marker, color=color, label=label)
     axes.scatter([chosen.cost], [chosen.iou], s=230, facecolors="none", edgecolors=ORANGE, linewidths=2.2, zorder=3, label="chosen")
     low, high = axes.get_ylim()
-    floor, span = low - 0.08 * (high - low), high - low
-    axes.set_ylim(low - 0.12 * span, high + 0.12 * span)
-    axes.scatter(list(tuning.over.values()), [floor] * len(tuning.over), marker="x", color=GREY, label="over the budget, not trained")
-    places = [(each.name, each.cost, each.iou) for each in selection.candidates]
-    for name, x, y in (*places, *((name, ms, floor) for name, ms in tuning.over.items())):
-        axes.annotate(name, (x, y), (5, 6), textcoords="offset points", fontsize=7, rotation=25, color="black")
+    axes.set_ylim(max(0, low - 0.12 * (high - low)) - 0.05 * (high - low), high + 0.2 * (high - low))
+    edge = axes.get_xaxis_transform()  # rows as shares of the picture: what was not trained has no IoU
+    axes.scatter(
+        list(tuning.over.values()), [0.03] * len(tuning.over), marker="x", color=GREY, transform=edge, label="over the budget, not trained"
+    )
+    trained = [(each.name, each.cost, each.iou, axes.transData) for each in selection.candidates]
+    for name, x, y, place in (*trained, *((name, ms, 0.03, edge) for name, ms in tuning.over.items())):
+        axes.annotate(name, (x, y), (5, 6), xycoords=place, textcoords="offset points", fontsize=7, rotation=25, color="black")
     axes.axvline(tuning.budget_ms, color=GREEN, ls="--", lw=1.5, label=f"budget {tuning.budget_ms:g} ms")
-    axes.margins(x=0.18)  # room for the names
+    costs = [*(each.cost for each in selection.candidates), *tuning.over.values(), tuning.budget_ms]
+    room = 0.12 * (max(costs) - min(costs) or 1)
+    axes.set_xlim(min(costs) - room, max(costs) + 2 * room)
     axes.set_xlabel(f"ms per B-scan ({tuning.where})", fontsize=9)
     axes.set_ylabel("mean IoU on the validation set")
     axes.set_title(textwrap.fill(f"Chosen: {chosen.name}, {chosen.cost:.1f} ms - {chosen.reason}", 95), fontsize=10)
