@@ -63,6 +63,8 @@ def main(  # noqa: PLR0913 - one per option
         recipe = msgspec.structs.replace(recipe, sampling=msgspec.structs.replace(recipe.sampling, lowered=lowered))
     variants = {"folds": folds, "crossed": crossed, "merged": merged}[what](recipe, data)
     found = {variant: _train(changed, split, run / variant) for variant, changed, split in variants if only in (None, variant)}
+    if not found:
+        raise click.BadParameter(f"{only!r} is no training of {what}; leave it out, and the folders of the run show their names")
     print(f"{name} {recipe.candidates[name]}, {recipe.steps} steps each\n")
     (show_folds if what == "folds" else show)(found)
 
